@@ -1,0 +1,1 @@
+//! The collectors this agent has: one file each, one line in the table.

@@ -1,0 +1,4 @@
+//! The daemon `edgewarden`. `docs/architecture.md` draws the way of an event through these modules.
+#![forbid(unsafe_code)]
+
+pub mod collectors;

@@ -1,0 +1,2 @@
+//! Safe surfaces over system calls: the only place in the project with `unsafe`.
+#![allow(unsafe_code)]
