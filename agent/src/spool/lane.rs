@@ -1,0 +1,338 @@
+//! One lane of the spool: its segments, the end that is appended to and the end that is read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use collector_common::event::kind::{Kind, Lane};
+
+use super::record::{Record, StoredCursor, StoredEvent};
+use super::segment::{self, Frame};
+
+/// One lane. All numbers of events are counted from 1 and have no gaps.
+#[derive(Debug)]
+pub struct LaneFiles {
+    lane: Lane,
+    directory: PathBuf,
+    /// In order of their first event; the last one is appended to.
+    segments: Vec<Segment>,
+    tail: Option<Arc<File>>,
+    /// The number the next event gets.
+    pub next_seq: u64,
+    /// All events up to this one are on the disk for good.
+    pub synced_seq: u64,
+    /// Something was appended since the last sync.
+    pub is_dirty: bool,
+    /// The number of the next event to read.
+    read_seq: u64,
+    reader: Option<Reader>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    first_seq: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    first_seq: u64,
+    file: File,
+    offset: u64,
+}
+
+/// What was found when a lane was opened.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The cursors in its last segment.
+    pub cursors: Vec<StoredCursor>,
+    /// What is lost or strange, one sentence each.
+    pub damage: Vec<String>,
+}
+
+impl LaneFiles {
+    /// Opens a lane, cuts off what a crash left half written, and finds where it ends.
+    pub fn open(lane: Lane, directory: PathBuf) -> io::Result<(LaneFiles, Found)> {
+        fs::create_dir_all(&directory)?;
+        let mut found = Found::default();
+        let mut segments = Vec::new();
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            match segment::first_seq(&path) {
+                Some(first_seq) => segments.push(Segment { first_seq, bytes: fs::metadata(&path)?.len() }),
+                None => found.damage.push(format!("{} is not a file of the spool; it is left alone", path.display())),
+            }
+        }
+        segments.sort_by_key(|segment| segment.first_seq);
+        let mut files = LaneFiles {
+            lane,
+            directory,
+            segments,
+            tail: None,
+            next_seq: 1,
+            synced_seq: 0,
+            is_dirty: false,
+            read_seq: 1,
+            reader: None,
+        };
+        files.recover_tail(&mut found)?;
+        files.synced_seq = files.next_seq - 1;
+        files.read_seq = files.first_kept();
+        Ok((files, found))
+    }
+
+    /// Reads the last segment, and the ones before it as far back as the newest checkpoint: a crash may have come
+    /// between the making of a segment and its checkpoint.
+    fn recover_tail(&mut self, found: &mut Found) -> io::Result<()> {
+        let Some(last) = self.segments.last_mut() else { return Ok(()) };
+        let path = segment::path(&self.directory, last.first_seq);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        if !segment::has_right_header(&file, self.lane, last.first_seq) {
+            found.damage.push(format!("{}: the header is damaged", path.display()));
+        }
+        let scan = scan(&file, &path, found)?;
+        if scan.torn_bytes > 0 {
+            found.damage.push(format!("{}: {} bytes at the end were half written", path.display(), scan.torn_bytes));
+            file.set_len(scan.end.min(last.bytes))?;
+        }
+        // What the kernel still held when the last agent died is not on the disk yet, and is sent as if it were.
+        file.sync_data()?;
+        last.bytes = scan.end;
+        self.next_seq = last.first_seq.max(scan.last_seq.saturating_add(1));
+        self.tail = Some(Arc::new(file));
+        let mut has_checkpoint = scan.has_checkpoint;
+        for older in self.segments.iter().rev().skip(1) {
+            if has_checkpoint {
+                break;
+            }
+            let path = segment::path(&self.directory, older.first_seq);
+            has_checkpoint = scan_whole(&path, found)?.has_checkpoint;
+        }
+        Ok(())
+    }
+
+    /// The number of the oldest event that may still be read.
+    fn first_kept(&self) -> u64 {
+        self.segments.first().map_or(self.next_seq, |segment| segment.first_seq)
+    }
+
+    /// Bytes on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Bytes of the segment that is appended to.
+    pub fn tail_bytes(&self) -> u64 {
+        self.segments.last().map_or(0, |segment| segment.bytes)
+    }
+
+    /// Events that are kept and not read yet.
+    pub fn unread(&self) -> u64 {
+        self.next_seq.saturating_sub(self.read_seq.max(self.first_kept()))
+    }
+
+    /// A lower bound of the bytes that are kept and not read yet.
+    pub fn unread_bytes(&self) -> u64 {
+        let Some(reader) = &self.reader else {
+            return self.segments.iter().filter(|s| s.first_seq >= self.read_seq).map(|s| s.bytes).sum();
+        };
+        let later = self.segments.iter().filter(|s| s.first_seq >= reader.first_seq).map(|s| s.bytes);
+        later.sum::<u64>().saturating_sub(reader.offset)
+    }
+
+    /// Begins a new segment whose first record is what all sources were read up to.
+    pub fn begin_segment(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
+        if self.tail_bytes() > 0 && self.segments.last().is_some_and(|last| last.first_seq == self.next_seq) {
+            return Ok(()); // It holds no event yet.
+        }
+        let path = segment::path(&self.directory, self.next_seq);
+        let file = segment::create(&path, self.lane, self.next_seq)?;
+        if let Some(old) = self.tail.replace(Arc::new(file)) {
+            old.sync_data()?;
+        }
+        self.segments.push(Segment { first_seq: self.next_seq, bytes: segment::HEADER_BYTES });
+        sync_directory(&self.directory)?;
+        self.append(&Record::Checkpoint(cursors))?;
+        // Only now may the older segments go, with the cursors in them.
+        self.tail.as_ref().map_or(Ok(()), |tail| tail.sync_data())
+    }
+
+    /// Appends a record. An event must carry [`LaneFiles::next_seq`]. When it fails, the file is as it was before.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        let (Some(tail), Some(last)) = (&self.tail, self.segments.last_mut()) else {
+            return Err(io::Error::other("no segment was begun"));
+        };
+        let frame = segment::frame(&record.encode().map_err(io::Error::other)?)?;
+        if let Err(error) = tail.write_all_at(&frame, last.bytes) {
+            // Half a frame is cut off at once, or by the next start where even that fails.
+            return Err(tail.set_len(last.bytes).err().unwrap_or(error));
+        }
+        last.bytes += frame.len() as u64;
+        self.is_dirty = true;
+        if matches!(record, Record::Event(_)) {
+            self.next_seq += 1;
+        }
+        Ok(())
+    }
+
+    /// What to sync, and up to which event that makes the lane safe; `None` when there is nothing new.
+    pub fn begin_sync(&mut self) -> Option<(Arc<File>, u64)> {
+        let tail = self.tail.clone()?;
+        std::mem::take(&mut self.is_dirty).then(|| (tail, self.next_seq - 1))
+    }
+
+    /// Goes back to the first event behind `acked`.
+    pub fn rewind(&mut self, acked: u64) {
+        self.read_seq = (acked + 1).max(self.first_kept());
+        self.reader = None;
+    }
+
+    /// Reads the next event that is on the disk for good. Damage on the way is named in `damage`.
+    pub fn read(&mut self, damage: &mut Vec<String>) -> io::Result<Option<StoredEvent>> {
+        self.read_seq = self.read_seq.max(self.first_kept());
+        while self.read_seq <= self.synced_seq {
+            let Some(mut reader) = self.take_reader()? else { return Ok(None) };
+            match segment::read_frame(&reader.file, reader.offset)? {
+                Frame::Whole { body, next } => {
+                    reader.offset = next;
+                    self.reader = Some(reader);
+                    match Record::decode(&body) {
+                        Ok(Record::Event(event)) if event.seq >= self.read_seq => {
+                            self.read_seq = event.seq + 1;
+                            return Ok(Some(event));
+                        }
+                        Ok(_) => {}
+                        Err(error) => damage.push(format!("{}: a record cannot be read: {error}", self.lane.name())),
+                    }
+                }
+                Frame::Damaged { next } => {
+                    let lost = next - reader.offset;
+                    damage.push(format!(
+                        "segment {} of {}: {lost} bytes are damaged",
+                        reader.first_seq,
+                        self.lane.name()
+                    ));
+                    self.reader = Some(Reader { offset: next, ..reader });
+                }
+                // The rest of this segment holds nothing; go on with the next one, or with the end of the lane.
+                Frame::End { .. } => self.read_seq = self.end_of(reader.first_seq).min(self.synced_seq) + 1,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The reader of the segment that holds `read_seq`.
+    fn take_reader(&mut self) -> io::Result<Option<Reader>> {
+        let Some(segment) = self.segments.iter().rev().find(|segment| segment.first_seq <= self.read_seq) else {
+            return Ok(None);
+        };
+        match self.reader.take() {
+            Some(reader) if reader.first_seq == segment.first_seq => Ok(Some(reader)),
+            _ => {
+                let file = File::open(segment::path(&self.directory, segment.first_seq))?;
+                Ok(Some(Reader { first_seq: segment.first_seq, file, offset: segment::HEADER_BYTES }))
+            }
+        }
+    }
+
+    /// The number of the last event of the segment that begins with `first_seq`.
+    fn end_of(&self, first_seq: u64) -> u64 {
+        let next = self.segments.iter().find(|segment| segment.first_seq > first_seq);
+        next.map_or(self.next_seq, |segment| segment.first_seq) - 1
+    }
+
+    /// Deletes the segments that hold nothing but acknowledged events. The last one stays: it is appended to, and its
+    /// name keeps the numbers going on.
+    pub fn forget(&mut self, acked: u64) -> io::Result<()> {
+        while let [oldest, next, ..] = self.segments.as_slice()
+            && next.first_seq <= acked + 1
+        {
+            fs::remove_file(segment::path(&self.directory, oldest.first_seq))?;
+            self.segments.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest segment to make room, and counts the events in it that were not acknowledged. The last
+    /// segment is given up too when `begin_segment` was called just before.
+    pub fn drop_oldest(&mut self, acked: u64) -> io::Result<Option<Vec<(Kind, u64)>>> {
+        let [oldest, _, ..] = self.segments.as_slice() else { return Ok(None) };
+        let path = segment::path(&self.directory, oldest.first_seq);
+        let lost = count_unacknowledged(&path, acked)?;
+        fs::remove_file(&path)?;
+        self.segments.remove(0);
+        Ok(Some(lost))
+    }
+}
+
+/// What lies in a segment.
+#[derive(Default)]
+struct Scan {
+    last_seq: u64,
+    has_checkpoint: bool,
+    /// Behind the last whole frame.
+    end: u64,
+    torn_bytes: u64,
+}
+
+fn scan_whole(path: &Path, found: &mut Found) -> io::Result<Scan> {
+    scan(&File::open(path)?, path, found)
+}
+
+fn scan(file: &File, path: &Path, found: &mut Found) -> io::Result<Scan> {
+    let mut scan = Scan { end: segment::HEADER_BYTES, ..Scan::default() };
+    loop {
+        match segment::read_frame(file, scan.end)? {
+            Frame::Whole { body, next } => {
+                match Record::decode(&body) {
+                    Ok(record) => {
+                        found.cursors.extend_from_slice(record.cursors());
+                        match record {
+                            Record::Event(event) => scan.last_seq = scan.last_seq.max(event.seq),
+                            Record::Checkpoint(_) => scan.has_checkpoint = true,
+                            Record::Cursor(_) => {}
+                        }
+                    }
+                    Err(error) => found.damage.push(format!("{} at {}: {error}", path.display(), scan.end)),
+                }
+                scan.end = next;
+            }
+            Frame::Damaged { next } => {
+                let lost = next - scan.end;
+                found.damage.push(format!("{}: {lost} bytes at {} are damaged", path.display(), scan.end));
+                scan.end = next;
+            }
+            Frame::End { rest } => return Ok(Scan { torn_bytes: rest, ..scan }),
+        }
+    }
+}
+
+fn count_unacknowledged(path: &Path, acked: u64) -> io::Result<Vec<(Kind, u64)>> {
+    let mut counts = [0; Kind::ALL.len()];
+    let file = File::open(path)?;
+    let mut offset = segment::HEADER_BYTES;
+    loop {
+        match segment::read_frame(&file, offset)? {
+            Frame::Whole { body, next } => {
+                offset = next;
+                if let Ok(Record::Event(event)) = Record::decode(&body)
+                    && event.seq > acked
+                    && let Some(kind) = event.kind()
+                {
+                    counts[kind.index()] += 1;
+                }
+            }
+            Frame::Damaged { next } => offset = next,
+            Frame::End { .. } => break,
+        }
+    }
+    let counts = Kind::ALL.into_iter().map(|kind| (kind, counts[kind.index()]));
+    Ok(counts.filter(|(_, events)| *events > 0).collect())
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}

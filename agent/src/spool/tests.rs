@@ -1,0 +1,227 @@
+use super::*;
+use collector_common::clock::{Origin, Reading};
+
+const QUOTA: u64 = 64 * 1024 * 1024;
+
+fn event(text: &str) -> StoredEvent {
+    let at = Reading { boot: Uuid::nil(), boottime_us: 1, wall_us: 2, origin: Origin::Clock };
+    StoredEvent {
+        seq: 0,
+        id: Uuid::now_v7(),
+        kind: Kind::Login as u8,
+        at,
+        utc_offset_seconds: 0,
+        items: vec![format!(r#"{{"Text":"{text}"}}"#)],
+        cursor: None,
+    }
+}
+
+fn cursor(place: &str) -> Option<SourceCursor> {
+    Some(SourceCursor { source: "journal".to_owned(), place: place.to_owned() })
+}
+
+fn read_all(spool: &Spool, lane: Lane) -> (Vec<(u64, String)>, Vec<String>) {
+    let mut damage = Vec::new();
+    let mut events = Vec::new();
+    while let Some(event) = spool.read(lane, &mut damage).unwrap() {
+        events.push((event.seq, event.items[0].clone()));
+    }
+    (events, damage)
+}
+
+fn tail(directory: &Path, lane: &str) -> PathBuf {
+    let mut files: Vec<_> =
+        fs::read_dir(directory.join("spool").join(lane)).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.pop().unwrap()
+}
+
+#[test]
+fn an_event_is_read_only_after_it_was_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("a"), None).unwrap();
+    assert_eq!(read_all(&spool, Lane::High).0.len(), 0);
+    spool.sync(Lane::High).unwrap();
+    assert_eq!(read_all(&spool, Lane::High).0, [(1, r#"{"Text":"a"}"#.to_owned())]);
+    assert_eq!(*spool.watch_synced().borrow(), [1, 0]);
+}
+
+#[test]
+fn a_restart_goes_on_at_the_first_unacknowledged_event_and_numbers_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+        assert_eq!(opened.damage, [] as [String; 0]);
+        for text in ["a", "b", "c"] {
+            spool.append(Lane::Low, event(text), None).unwrap();
+        }
+    }
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(read_all(&spool, Lane::Low).0.len(), 6);
+    spool.acknowledge(Lane::Low, 4).unwrap();
+    spool.store_acknowledged().unwrap();
+    drop(spool);
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let seqs: Vec<_> = read_all(&spool, Lane::Low).0.into_iter().map(|(seq, _)| seq).collect();
+    assert_eq!(seqs, [5, 6]);
+    spool.rewind();
+    assert_eq!(read_all(&spool, Lane::Low).0.len(), 2);
+}
+
+#[test]
+fn a_second_agent_is_kept_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let error = Spool::open(directory.path(), QUOTA).unwrap_err().to_string();
+    assert!(error.contains("another edgewarden uses this state directory"), "{error}");
+}
+
+#[test]
+fn a_cut_at_any_byte_costs_only_the_events_it_reaches() {
+    let whole = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(whole.path(), QUOTA).unwrap();
+    let mut ends = vec![0];
+    for text in ["first", "second", "third"] {
+        spool.append(Lane::High, event(text), cursor(text)).unwrap();
+        ends.push(fs::metadata(tail(whole.path(), "high")).unwrap().len());
+    }
+    drop(spool);
+    let bytes = fs::read(tail(whole.path(), "high")).unwrap();
+    for length in 0..=bytes.len() {
+        let directory = tempfile::tempdir().unwrap();
+        let lane = directory.path().join("spool/high");
+        fs::create_dir_all(&lane).unwrap();
+        fs::write(lane.join(tail(whole.path(), "high").file_name().unwrap()), &bytes[..length]).unwrap();
+        let expected = ends[1..].iter().filter(|end| **end <= length as u64).count();
+        let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+        assert_eq!(read_all(&spool, Lane::High).0.len(), expected, "cut at {length}");
+        let place = ["first", "second", "third"].get(expected.wrapping_sub(1)).map(|text| (*text).to_owned());
+        assert_eq!(opened.cursors.get("journal").cloned(), place, "cut at {length}");
+        spool.append(Lane::High, event("later"), None).unwrap();
+        spool.sync(Lane::High).unwrap();
+        let (events, _) = read_all(&spool, Lane::High);
+        assert_eq!(events, [(expected as u64 + 1, r#"{"Text":"later"}"#.to_owned())], "cut at {length}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_costs_one_event_and_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    for text in ["first", "second", "third"] {
+        spool.append(Lane::High, event(text), None).unwrap();
+    }
+    drop(spool);
+    let path = tail(directory.path(), "high");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert!(opened.damage[0].contains("are damaged"), "{:?}", opened.damage);
+    let (events, damage) = read_all(&spool, Lane::High);
+    assert_eq!(events.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(damage.len(), 1);
+}
+
+#[test]
+fn a_full_spool_gives_up_the_oldest_low_events_first_and_counts_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let quota = 32 * 1024;
+    let (spool, _) = Spool::open(directory.path(), quota).unwrap();
+    let long = "x".repeat(500);
+    let mut lost = [0, 0];
+    let mut note = |dropped: Dropped| dropped.into_iter().for_each(|(lane, _, events)| lost[lane.index()] += events);
+    for _ in 0..20 {
+        note(spool.append(Lane::High, event(&long), None).unwrap());
+    }
+    for _ in 0..200 {
+        note(spool.append(Lane::Low, event(&long), None).unwrap());
+    }
+    spool.sync(Lane::High).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    assert!(spool.stats().bytes <= quota + 1024, "{:?}", spool.stats());
+    let high = read_all(&spool, Lane::High).0;
+    let low = read_all(&spool, Lane::Low).0;
+    assert_eq!(high.len(), 20);
+    assert_eq!(lost[0], 0);
+    assert_eq!(low.len() as u64 + lost[1], 200);
+    assert_eq!(low.last().unwrap().0, 200);
+}
+
+#[test]
+fn cursors_survive_the_deletion_of_the_segments_that_held_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 64 * 1024).unwrap();
+    spool.append(Lane::High, event("a"), cursor("the place")).unwrap();
+    for _ in 0..300 {
+        spool.append(Lane::High, event(&"x".repeat(500)), None).unwrap();
+        spool.acknowledge(Lane::High, spool.stats().recorded[0]).unwrap();
+    }
+    drop(spool);
+    assert_eq!(fs::read_dir(directory.path().join("spool/high")).unwrap().count(), 1);
+    let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.cursors["journal"], "the place");
+}
+
+#[test]
+fn a_crash_before_the_checkpoint_of_a_new_segment_loses_no_cursor() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("a"), cursor("the place")).unwrap();
+    drop(spool);
+    let empty = directory.path().join("spool/high/00000000000000000002.seg");
+    segment::create(&empty, Lane::High, 2).unwrap();
+    let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.cursors["journal"], "the place");
+    spool.append(Lane::High, event("b"), None).unwrap();
+    spool.sync(Lane::High).unwrap();
+    assert_eq!(read_all(&spool, Lane::High).0.len(), 2);
+}
+
+#[test]
+fn the_newest_cursor_of_both_lanes_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("a"), cursor("older")).unwrap();
+    spool.append(Lane::Low, event("b"), cursor("newer")).unwrap();
+    spool.append_cursor(SourceCursor { source: "file".to_owned(), place: "9".to_owned() }).unwrap();
+    drop(spool);
+    let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.cursors["journal"], "newer");
+    assert_eq!(opened.cursors["file"], "9");
+}
+
+#[test]
+fn foreign_and_zeroed_files_do_not_stop_the_agent() {
+    let directory = tempfile::tempdir().unwrap();
+    let lane = directory.path().join("spool/low");
+    fs::create_dir_all(&lane).unwrap();
+    fs::write(lane.join("README"), "hello").unwrap();
+    fs::write(lane.join("00000000000000000007.seg"), vec![0; 5000]).unwrap();
+    fs::write(directory.path().join("spool/state.json"), "{").unwrap();
+    let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.damage.len(), 4, "{:?}", opened.damage);
+    spool.append(Lane::Low, event("a"), None).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    assert_eq!(read_all(&spool, Lane::Low).0, [(7, r#"{"Text":"a"}"#.to_owned())]);
+}
+
+#[test]
+fn marks_and_offsets_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (boot, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("a"), None).unwrap();
+    spool.add_mark(Mark { lane: Lane::High, from_seq: 1, boot, offset_us: 10 }).unwrap();
+    spool.add_mark(Mark { lane: Lane::High, from_seq: 5, boot, offset_us: 20 }).unwrap();
+    spool.add_boot_offset(BootOffset { boot: other, offset_us: 30 }).unwrap();
+    drop(spool);
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(spool.mark(Lane::High, boot, 4).unwrap().offset_us, 10);
+    assert_eq!(spool.mark(Lane::High, boot, 5).unwrap().offset_us, 20);
+    assert_eq!(spool.mark(Lane::Low, boot, 5), None);
+    assert_eq!(spool.mark(Lane::High, other, 5), None);
+    assert_eq!(spool.boot_offset_us(other), Some(30));
+}
