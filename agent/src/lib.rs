@@ -1,6 +1,32 @@
 //! The daemon `edgewarden`. `docs/architecture.md` draws the way of an event through these modules.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+
+pub mod config;
+
+pub mod identity;
+
+pub mod check;
+
+pub mod daemon;
+
+pub mod supervisor;
+
 pub mod collectors;
 
+pub mod collect;
+
+pub mod fit;
+
+pub mod recorder;
+
 pub mod spool;
+
+pub mod render;
+
+pub mod uplink;
+
+pub mod mqtt;
+
+pub mod status;

@@ -1,1 +1,8 @@
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use edgewarden::cli;
+
+fn main() -> ExitCode {
+    cli::main(cli::Arguments::parse())
+}

@@ -38,6 +38,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use collector_common::clock::Reading;
 use collector_common::collector::SourceCursor;
 use collector_common::event::kind::{Kind, Lane};
 use tokio::sync::{Notify, watch};
@@ -282,6 +283,13 @@ impl Spool {
     /// Changes the quota. A smaller one takes effect with the next event.
     pub fn set_quota_bytes(&self, quota_bytes: u64) {
         self.lock().quota_bytes = quota_bytes;
+    }
+
+    /// When the oldest event happened that was not acknowledged; `None` when there is none or it cannot be read.
+    pub fn oldest_unacknowledged(&self) -> Option<Reading> {
+        let inner = self.lock();
+        let oldest = |lane: Lane| inner.lanes[lane.index()].oldest_behind(inner.state.acked[lane.index()]);
+        Lane::ALL.into_iter().filter_map(oldest).min_by_key(|at| at.wall_us)
     }
 
     /// Sizes and numbers, for `status`.

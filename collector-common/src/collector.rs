@@ -218,6 +218,18 @@ pub struct Emitter {
     shared: Arc<Shared>,
 }
 
+/// How many events were lost before the recorder.
+#[derive(Clone, Debug)]
+pub struct Losses(Arc<Shared>);
+
+impl Losses {
+    /// Takes the counts since the last call.
+    pub fn take(&self) -> Vec<(Kind, u64)> {
+        let taken = Kind::ALL.map(|kind| (kind, self.0.overflow[kind.index()].swap(0, Ordering::Relaxed)));
+        taken.into_iter().filter(|(_, events)| *events > 0).collect()
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     overflow: [AtomicU64; Kind::ALL.len()],
@@ -268,10 +280,9 @@ impl Emitter {
         self.shared.overflow[kind.index()].fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Takes the count of events that were lost before the recorder since the last call.
-    pub fn take_lost(&self) -> Vec<(Kind, u64)> {
-        let taken = Kind::ALL.map(|kind| (kind, self.shared.overflow[kind.index()].swap(0, Ordering::Relaxed)));
-        taken.into_iter().filter(|(_, events)| *events > 0).collect()
+    /// The counts of events that were lost before the recorder. They do not keep the channel open.
+    pub fn losses(&self) -> Losses {
+        Losses(Arc::clone(&self.shared))
     }
 
     /// How far a source was read, by what was handed over so far or by what the spool knew at start.
@@ -303,11 +314,11 @@ mod tests {
         for _ in 0..QUEUE_EVENTS + 3 {
             out.offer(draft(&clock)).unwrap();
         }
-        assert_eq!(out.take_lost(), [(Kind::Diagnostic, 3)]);
-        assert_eq!(out.take_lost(), []);
+        assert_eq!(out.losses().take(), [(Kind::Diagnostic, 3)]);
+        assert_eq!(out.losses().take(), []);
         queue.recv().await.unwrap();
         out.offer(draft(&clock)).unwrap();
-        assert_eq!(out.take_lost(), []);
+        assert_eq!(out.losses().take(), []);
     }
 
     #[tokio::test]
@@ -326,7 +337,7 @@ mod tests {
         assert!(!blocked.is_finished());
         queue.recv().await.unwrap();
         assert_eq!(blocked.await.unwrap(), Ok(()));
-        assert_eq!(out.take_lost(), []);
+        assert_eq!(out.losses().take(), []);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use collector_common::clock::Reading;
 use collector_common::event::kind::{Kind, Lane};
 
 use super::record::{Record, StoredCursor, StoredEvent};
@@ -233,6 +234,28 @@ impl LaneFiles {
             _ => {
                 let file = File::open(segment::path(&self.directory, segment.first_seq))?;
                 Ok(Some(Reader { first_seq: segment.first_seq, file, offset: segment::HEADER_BYTES }))
+            }
+        }
+    }
+
+    /// When the first event behind `acked` happened.
+    pub fn oldest_behind(&self, acked: u64) -> Option<Reading> {
+        let seq = (acked + 1).max(self.first_kept());
+        let segment = self.segments.iter().rev().find(|segment| segment.first_seq <= seq)?;
+        let file = File::open(segment::path(&self.directory, segment.first_seq)).ok()?;
+        let mut offset = segment::HEADER_BYTES;
+        loop {
+            match segment::read_frame(&file, offset).ok()? {
+                Frame::Whole { body, next } => {
+                    offset = next;
+                    if let Ok(Record::Event(event)) = Record::decode(&body)
+                        && event.seq >= seq
+                    {
+                        return Some(event.at);
+                    }
+                }
+                Frame::Damaged { next } => offset = next,
+                Frame::End { .. } => return None,
             }
         }
     }

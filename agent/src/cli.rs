@@ -1,0 +1,223 @@
+//! The command line: what can be asked, and who answers.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use collector_common::collector::Collector;
+use collector_common::root::Root;
+use tracing::{Level, error};
+use tracing_subscriber::fmt::time::SystemTime;
+use uuid::Uuid;
+
+use crate::collect::{self, Format, Request};
+use crate::collectors;
+use crate::config::problem::Problem;
+use crate::config::{Config, EX_CONFIG, duration, load_file};
+use crate::daemon::{self, StartError};
+use crate::{check, identity, status};
+
+/// On-device security agent for Linux IoT boards.
+#[derive(Parser)]
+#[command(name = "edgewarden", version, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Log more: once for debug, twice for trace.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Run {
+        /// The configuration; without it /etc/edgewarden/twin.json, or the defaults where that is missing.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the effective settings, where each came from, and what each collector will use on this machine.
+    Check {
+        /// The configuration; without it /etc/edgewarden/twin.json, or the defaults where that is missing.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Collect once, without a daemon, and print one JSON object a line.
+    Collect {
+        /// What to collect; without a name everything.
+        #[arg(value_name = "NAME", value_parser = collector)]
+        names: Vec<&'static dyn Collector>,
+        /// How long, such as 10s or 2m; without it until the snapshots are there, or 10s.
+        #[arg(long = "for", value_name = "TIME", value_parser = time)]
+        duration: Option<Duration>,
+        /// What a line holds.
+        #[arg(long, value_enum, default_value_t = Format::Details)]
+        format: Format,
+        /// The configuration; without it /etc/edgewarden/twin.json, or the defaults where that is missing.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print what the running daemon says of itself.
+    Status {
+        /// The configuration the daemon runs with; it names the state directory.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// One JSON object instead of words.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Does what was asked.
+pub fn main(arguments: Arguments) -> ExitCode {
+    log_to_stderr(arguments.verbose);
+    match arguments.command {
+        Command::Run { config } => run(config),
+        Command::Check { config } => {
+            let (text, code) = check::report(&load_file(config.as_deref()), &Root::host(), collectors::ALL);
+            print(&text, ExitCode::from(code))
+        }
+        Command::Collect { names, duration, format, config } => match load_file(config.as_deref()) {
+            Ok(config) => collect_once(config, names, duration, format),
+            Err(problems) => refuse(&problems),
+        },
+        Command::Status { config, json } => match load_file(config.as_deref()) {
+            Ok(config) => show_status(&config, json),
+            Err(problems) => refuse(&problems),
+        },
+    }
+}
+
+fn run(config_file: Option<PathBuf>) -> ExitCode {
+    let config = match load_file(config_file.as_deref()) {
+        Ok(config) => config,
+        Err(problems) => return refuse(&problems),
+    };
+    match block_on(daemon::run(config, config_file)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(StartError::Configuration(reason))) => fail(&reason, EX_CONFIG),
+        Ok(Err(StartError::Machine(reason))) => fail(&reason, 1),
+        Err(error) => fail(&format!("cannot start the runtime: {error}"), 1),
+    }
+}
+
+fn collect_once(
+    config: Config,
+    names: Vec<&'static dyn Collector>,
+    duration: Option<Duration>,
+    format: Format,
+) -> ExitCode {
+    let root = Root::host();
+    let device_id = match &config.local.connection {
+        Some(_) => identity::device_id(&config.local, &root).map_err(|error| error.reason().to_owned()),
+        None => identity::host_name(&root),
+    };
+    let request = Request {
+        collectors: if names.is_empty() { collectors::ALL.to_vec() } else { names },
+        duration,
+        format,
+        settings: config.settings,
+        device_id: device_id.unwrap_or_else(|_| "localhost".to_owned()),
+        agent_id: Uuid::now_v7(),
+    };
+    match block_on(collect::run(request)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(reason)) => fail(&reason, 1),
+        Err(error) => fail(&format!("cannot start the runtime: {error}"), 1),
+    }
+}
+
+fn show_status(config: &Config, json: bool) -> ExitCode {
+    let status = match status::ask(&config.local.state_directory) {
+        Ok(status) => status,
+        Err(reason) => return fail(&reason, 1),
+    };
+    let text = if json { serde_json::to_string(&status).map(|text| text + "\n") } else { Ok(status::in_words(&status)) };
+    match text {
+        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Err(error) => fail(&error.to_string(), 1),
+    }
+}
+
+/// One thread runs everything but the recorder: the agent waits far more than it works.
+fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    let result = runtime.block_on(future);
+    // A blocking call that hangs must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(result)
+}
+
+fn collector(name: &str) -> Result<&'static dyn Collector, String> {
+    let found = collectors::ALL.iter().find(|collector| collector.kind().name() == name);
+    let names = || collectors::ALL.iter().map(|collector| collector.kind().name()).collect::<Vec<_>>().join(", ");
+    found.copied().ok_or_else(|| format!("there is no such collector; the collectors are {}", names()))
+}
+
+/// `10s`, `2m`, `1h`, or ISO 8601 as in the twin.
+fn time(text: &str) -> Result<Duration, String> {
+    let short = text.split_at_checked(text.len().saturating_sub(1)).and_then(|(number, unit)| {
+        let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.0)?;
+        let seconds = match unit {
+            "s" => number,
+            "m" => number * 60.0,
+            "h" => number * 3600.0,
+            _ => return None,
+        };
+        Duration::try_from_secs_f64(seconds).ok()
+    });
+    short.or_else(|| duration::parse(text)).ok_or_else(|| "a time such as 10s, 2m, 1h or PT10S is expected".to_owned())
+}
+
+fn refuse(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        error!("{problem}");
+    }
+    ExitCode::from(EX_CONFIG)
+}
+
+fn fail(reason: &str, code: u8) -> ExitCode {
+    error!("{reason}");
+    ExitCode::from(code)
+}
+
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => code,
+        Err(error) => fail(&format!("cannot write to standard output: {error}"), 1),
+    }
+}
+
+/// Logs go to standard error; the journal has its own clock.
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => Level::INFO,
+        1 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let format = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(level);
+    if is_journal { format.without_time().init() } else { format.with_timer(SystemTime).init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_nonsense_is_refused() {
+        for (text, seconds) in [("10s", 10.0), ("0.5m", 30.0), ("1h", 3600.0), ("PT2S", 2.0)] {
+            assert_eq!(time(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "s", "10", "-1s", "1e400s", "tens", "1ä"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! `edgewarden run`: starts the parts, passes signals on, and stops them in order.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use collector_common::clock::Clock;
+use collector_common::collector::{Draft, Emitter, StateSlot, channel};
+use collector_common::event::payload::{Diagnostic, Payload, Severity};
+use collector_common::root::Root;
+use sd_notify::NotifyState;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::collectors;
+use crate::config::settings::Settings;
+use crate::config::{self, Config};
+use crate::identity::agent::agent_id;
+use crate::identity::{self, NoIdentity};
+use crate::mqtt::Endpoint;
+use crate::recorder::{Counts, Recorder};
+use crate::render::Renderer;
+use crate::spool::Spool;
+use crate::status;
+use crate::supervisor::{Surroundings, supervise};
+use crate::uplink::batch::Batcher;
+use crate::uplink::{LinkStatus, Uplink};
+
+/// How long the recorder may take to write down what collectors have handed over.
+const RECORDER_STOP: Duration = Duration::from_secs(1);
+
+/// How often a device id that cannot be made yet is tried again.
+const IDENTITY_RETRY: Duration = Duration::from_secs(30);
+
+/// Why the daemon could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration has to be changed: exit code 78.
+    Configuration(String),
+    /// Something on this machine is in the way: exit code 1.
+    Machine(String),
+}
+
+/// Runs until a signal says stop.
+///
+/// # Errors
+/// Whatever keeps the agent from keeping events; everything else is degraded, and runs.
+pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), StartError> {
+    let root = Root::host();
+    let clock = Clock::new(&root);
+    let mut signals = Signals::new().map_err(|error| StartError::Machine(format!("cannot catch signals: {error}")))?;
+    if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &root) {
+        return Err(StartError::Configuration(format!("{}: deviceId: {reason}", config.file)));
+    }
+    let state_directory = config.local.state_directory.clone();
+    let opened = Spool::open(&state_directory, config.settings.max_cache_bytes);
+    let (spool, opened) = opened.map_err(|error| StartError::Machine(error.to_string()))?;
+    let agent = agent_id(&state_directory, &root).map_err(StartError::Machine)?;
+    let (out, queue) = channel(opened.cursors);
+    let (settings, settings_seen) = watch::channel(Arc::clone(&config.settings));
+    let counts = Counts::default();
+    let recorder = Recorder {
+        spool: spool.clone(),
+        settings: settings_seen.clone(),
+        queue,
+        overflow: out.losses(),
+        counts: counts.clone(),
+        clock,
+    };
+    let recorder = recorder.spawn(Handle::current());
+    let recorder = recorder.map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
+    tell_start(&out, &clock, &config, &opened.damage, agent.warning.as_deref()).await;
+
+    let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
+    let (stop, stop_seen) = watch::channel(false);
+    let (link, flush) = (LinkStatus::default(), Arc::new(Notify::new()));
+    let uplink = Uplink {
+        spool: spool.clone(),
+        batcher: Batcher::new(spool.clone(), Renderer::new(spool.clone(), clock), agent.id),
+        endpoint: endpoint_seen,
+        settings: settings_seen.clone(),
+        status: link.clone(),
+        flush: Arc::clone(&flush),
+        started: clock.now(),
+    };
+    let uplink = tokio::spawn(uplink.run(stop_seen));
+
+    let mut tasks = JoinSet::new();
+    let around = Surroundings { root: root.clone(), clock, settings: settings_seen, out: out.clone() };
+    let slots: Vec<_> = collectors::ALL.iter().map(|collector| (*collector, StateSlot::new())).collect();
+    for (collector, state) in &slots {
+        tasks.spawn(supervise(*collector, around.clone(), state.clone()));
+    }
+    drop(around);
+    let sources = status::Sources {
+        device: endpoint.borrow().as_ref().map(|endpoint| endpoint.client_id.clone()),
+        hub: config.local.connection.as_ref().map(|connection| connection.url()),
+        started: clock.now(),
+        clock,
+        spool: spool.clone(),
+        counts,
+        link,
+        collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
+    };
+    serve_status(&state_directory, sources, &mut tasks);
+    info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), state_directory.display());
+    let mut running = Running { config, config_file, root, clock, settings, endpoint, flush, out };
+    running.serve(&mut signals, &recorder).await;
+
+    notify(&[NotifyState::Stopping]);
+    tasks.shutdown().await;
+    drop(running.out);
+    stop_recorder(recorder).await;
+    stop.send_replace(true);
+    if let Err(error) = uplink.await {
+        error!("the uplink did not end well: {error}");
+    }
+    if let Err(error) = spool.store_acknowledged() {
+        warn!("cannot write down what was acknowledged: {error}; it is sent again");
+    }
+    // A socket without a daemon behind it only puzzles; one that cannot be removed is replaced by the next start.
+    let _left_behind = std::fs::remove_file(status::socket_path(&state_directory));
+    info!("stopped");
+    Ok(())
+}
+
+/// What the running daemon reacts with.
+struct Running {
+    config: Config,
+    config_file: Option<PathBuf>,
+    root: Root,
+    clock: Clock,
+    settings: watch::Sender<Arc<Settings>>,
+    endpoint: watch::Sender<Option<Endpoint>>,
+    flush: Arc<Notify>,
+    out: Emitter,
+}
+
+impl Running {
+    /// Handles signals until one says stop, and feeds the watchdog while the recorder lives.
+    async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) {
+        notify(&[NotifyState::Ready]);
+        let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+        loop {
+            let feed = async {
+                match watchdog {
+                    Some(period) => tokio::time::sleep(period).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
+            tokio::select! {
+                () = feed => if recorder.is_finished() {
+                    error!("the recorder is gone; nothing would be kept");
+                    return;
+                } else {
+                    notify(&[NotifyState::Watchdog]);
+                },
+                () = tokio::time::sleep(IDENTITY_RETRY), if has_no_identity => {
+                    self.endpoint.send_replace(endpoint(&self.config, &self.root));
+                }
+                _ = signals.hangup.recv() => self.reload().await,
+                _ = signals.user1.recv() => self.flush.notify_one(),
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+            }
+        }
+    }
+
+    /// Reads the file again. One that cannot be used changes nothing.
+    async fn reload(&mut self) {
+        let read = config::load_file(self.config_file.as_deref());
+        let reason = match read {
+            Ok(config) => match no_identity(&config, &self.root) {
+                Some(NoIdentity::NotConfigured(reason)) => Err(format!("{}: deviceId: {reason}", config.file)),
+                _ => Ok(config),
+            },
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        };
+        match reason {
+            Ok(config) => {
+                if config.local.state_directory != self.config.local.state_directory {
+                    warn!("a new stateDirectory takes effect with the next start");
+                }
+                self.config = config;
+                self.settings.send_replace(Arc::clone(&self.config.settings));
+                let endpoint = endpoint(&self.config, &self.root);
+                self.endpoint.send_if_modified(|current| {
+                    let is_new = *current != endpoint;
+                    *current = endpoint;
+                    is_new
+                });
+                info!("{} was read again", self.config.file);
+                tell_configuration(&self.out, &self.clock, &self.config).await;
+            }
+            Err(reason) => {
+                warn!("the configuration was not read again, the last good one stays in force: {reason}");
+                let remark = Diagnostic::new(Severity::Warning, format!("the configuration was not taken over: {reason}"));
+                tell(&self.out, Draft::new(self.clock.now(), Payload::Diagnostic(remark))).await;
+            }
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+fn no_identity(config: &Config, root: &Root) -> Option<NoIdentity> {
+    config.local.connection.as_ref().and_then(|_| identity::device_id(&config.local, root).err())
+}
+
+/// Where to connect, when there is a hub and an id for it.
+fn endpoint(config: &Config, root: &Root) -> Option<Endpoint> {
+    let connection = config.local.connection.as_ref()?;
+    let device_id = match identity::device_id(&config.local, root) {
+        Ok(device_id) => device_id,
+        Err(reason) => {
+            warn!("cannot connect: {}", reason.reason());
+            return None;
+        }
+    };
+    Some(Endpoint {
+        host: connection.host.clone(),
+        port: connection.port,
+        is_tls: connection.tls,
+        topic: connection.topic(&device_id, &config.local.module_id),
+        client_id: device_id,
+        ca_file: connection.ca_file.clone(),
+        identity_files: connection.cert_file.clone().zip(connection.key_file.clone()),
+        username: connection.username.clone(),
+        password_file: connection.password_file.clone(),
+    })
+}
+
+async fn tell_start(out: &Emitter, clock: &Clock, config: &Config, damage: &[String], identity: Option<&str>) {
+    for sentence in damage {
+        error!("the spool is damaged: {sentence}");
+        let remark = Diagnostic::new(Severity::Error, format!("the spool is damaged: {sentence}"));
+        tell(out, Draft::alarm(clock.now(), remark)).await;
+    }
+    if let Some(warning) = identity {
+        warn!("{warning}");
+        tell(out, Draft::alarm(clock.now(), Diagnostic::new(Severity::Warning, warning))).await;
+    }
+    tell_configuration(out, clock, config).await;
+}
+
+async fn tell_configuration(out: &Emitter, clock: &Clock, config: &Config) {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    for error in config.configuration_errors() {
+        tell(out, Draft::new(clock.now(), Payload::ConfigurationError(error))).await;
+    }
+}
+
+async fn tell(out: &Emitter, draft: Draft) {
+    if out.send(draft).await.is_err() {
+        warn!("the recorder is gone; a remark of the agent is lost");
+    }
+}
+
+/// A machine on which the status socket cannot be made still deserves an agent.
+fn serve_status(state_directory: &Path, sources: status::Sources, tasks: &mut JoinSet<()>) {
+    let path = status::socket_path(state_directory);
+    match status::listen(&path) {
+        Ok(listener) => {
+            tasks.spawn(status::serve(listener, sources));
+        }
+        Err(error) => warn!("`edgewarden status` will not work: cannot listen on {}: {error}", path.display()),
+    }
+}
+
+async fn stop_recorder(recorder: thread::JoinHandle<()>) {
+    let joined = tokio::task::spawn_blocking(move || recorder.join());
+    match tokio::time::timeout(RECORDER_STOP, joined).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(_) => error!("the recorder did not end well"),
+        Err(_) => error!("the recorder did not end in time; the disk is slow, and the last events may be lost"),
+    }
+}
+
+/// Tells systemd. Without systemd there is nobody to tell, and with it nothing depends on being heard.
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("cannot notify systemd: {error}");
+    }
+}

@@ -1,0 +1,337 @@
+//! The recorder: the only writer of the spool.
+//!
+//! It takes what collectors hand over, decides the lane, gives each event its id, serialises it once and appends it.
+//! It runs on a thread of its own, because a slow disk must not stall the runtime, and syncs in groups: a lane at the
+//! latest so long after its first unsynced event as the settings say, or at once when the uplink asks.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use collector_common::clock::Clock;
+use collector_common::collector::{Draft, Losses};
+use collector_common::event::kind::{Kind, Lane};
+use collector_common::event::payload::{DroppedEvents, Payload};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use crate::config::settings::Settings;
+use crate::fit;
+use crate::spool::record::StoredEvent;
+use crate::spool::{Dropped, Spool};
+
+/// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
+const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
+
+/// Losses are reported at most this often, so that a flood of loss does not become a flood of reports.
+const REPORT_LOSSES: Duration = Duration::from_secs(60);
+
+/// Why events were lost, in the words of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The kernel or a full queue dropped them before they could be recorded.
+    Overrun,
+    /// The quota of the spool was reached.
+    SpoolFull,
+    /// The disk refused them.
+    DiskError,
+}
+
+impl Cause {
+    const ALL: [Cause; 3] = [Cause::Overrun, Cause::SpoolFull, Cause::DiskError];
+
+    /// The word in `DroppedEventsStatistics` and in `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Overrun => "overrun",
+            Cause::SpoolFull => "spoolFull",
+            Cause::DiskError => "diskError",
+        }
+    }
+}
+
+/// What was taken and lost since the start, shared with `status`.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    collected: [AtomicU64; Kind::ALL.len()],
+    collected_by_lane: [AtomicU64; 2],
+    lost: Mutex<LostTable>,
+    reported: Mutex<Reported>,
+}
+
+/// Lost events by lane, cause and kind.
+type LostTable = [[[u64; Kind::ALL.len()]; Cause::ALL.len()]; 2];
+
+/// What the last reports said in all.
+#[derive(Debug, Default)]
+struct Reported {
+    collected: [u64; 2],
+    lost: LostTable,
+}
+
+impl Counts {
+    /// Events of a kind that collectors handed over or lost.
+    pub fn collected(&self, kind: Kind) -> u64 {
+        self.0.collected[kind.index()].load(Ordering::Relaxed)
+    }
+
+    /// All losses: lane, kind, cause, events.
+    pub fn lost(&self) -> Vec<(Lane, Kind, Cause, u64)> {
+        let lost = *self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = Vec::new();
+        for lane in Lane::ALL {
+            for (cause, by_kind) in Cause::ALL.into_iter().zip(lost[lane.index()]) {
+                list.extend(Kind::ALL.into_iter().zip(by_kind).map(|(kind, events)| (lane, kind, cause, events)));
+            }
+        }
+        list.retain(|(.., events)| *events > 0);
+        list
+    }
+
+    fn add_collected(&self, lane: Lane, kind: Kind, events: u64) {
+        self.0.collected[kind.index()].fetch_add(events, Ordering::Relaxed);
+        self.0.collected_by_lane[lane.index()].fetch_add(events, Ordering::Relaxed);
+    }
+
+    fn add_lost(&self, lane: Lane, kind: Kind, cause: Cause, events: u64) {
+        let mut lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost[lane.index()][cause as usize][kind.index()] += events;
+    }
+}
+
+/// Everything the recorder works with.
+pub struct Recorder {
+    /// Where events go.
+    pub spool: Spool,
+    /// Priorities, sizes and sync times.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// What collectors hand over.
+    pub queue: mpsc::Receiver<Draft>,
+    /// What did not fit into the queue.
+    pub overflow: Losses,
+    /// What was taken and lost.
+    pub counts: Counts,
+    /// For the events the recorder makes itself.
+    pub clock: Clock,
+}
+
+impl Recorder {
+    /// Starts the thread. It ends, with everything synced, when every collector is gone.
+    pub fn spawn(self, runtime: Handle) -> io::Result<thread::JoinHandle<()>> {
+        thread::Builder::new().name("recorder".to_owned()).spawn(move || runtime.block_on(self.run()))
+    }
+
+    async fn run(mut self) {
+        let mut timers = Timers::new(Instant::now());
+        loop {
+            let now = Instant::now();
+            let settings = self.settings.borrow_and_update().clone();
+            self.spool.set_quota_bytes(settings.max_cache_bytes);
+            for lane in Lane::ALL {
+                timers.sync[lane.index()] = match (self.spool.is_dirty(lane), timers.sync[lane.index()]) {
+                    (false, _) => None,
+                    (true, Some(due)) => Some(due),
+                    (true, None) => Some(now + sync_delay(&settings, lane)),
+                };
+            }
+            let due = timers.next();
+            tokio::select! {
+                draft = self.queue.recv() => match draft {
+                    Some(draft) => self.record_all(draft, &settings),
+                    None => break,
+                },
+                () = self.spool.sync_requested() => timers.sync = [Some(now); 2],
+                () = tokio::time::sleep_until(due.into()) => {}
+                changed = self.settings.changed() => if changed.is_err() { break },
+            }
+            self.do_due(&mut timers);
+        }
+        while let Some(draft) = self.queue.recv().await {
+            let settings = self.settings.borrow().clone();
+            self.record_all(draft, &settings);
+        }
+        self.report_losses();
+        self.do_due(&mut Timers::all_due());
+    }
+
+    /// Records a draft and what waits behind it, so that one look at the timers serves a whole burst.
+    fn record_all(&mut self, first: Draft, settings: &Settings) {
+        self.record(first, settings);
+        for _ in 0..256 {
+            let Ok(draft) = self.queue.try_recv() else { break };
+            self.record(draft, settings);
+        }
+    }
+
+    fn record(&self, draft: Draft, settings: &Settings) {
+        let lane = draft.payload.as_ref().and_then(|payload| lane_of(payload.kind(), draft.security_relevant, settings));
+        let (Some(payload), Some(lane)) = (draft.payload, lane) else {
+            // Turned off by the twin, or no event at all: the source was read further all the same.
+            if let Some(cursor) = draft.cursor
+                && let Err((error, _)) = self.spool.append_cursor(cursor).map(|dropped| self.count_dropped(&dropped))
+            {
+                warn!("cannot keep how far a source was read: {error}; after a restart it is read again");
+            }
+            return;
+        };
+        let kind = payload.kind();
+        let events = match payload.to_items() {
+            Ok(items) => fit::into_events(items, settings.max_message_bytes),
+            Err(error) => {
+                error!("cannot serialise a {} event: {error}", kind.name());
+                self.counts.add_collected(lane, kind, 1);
+                return self.counts.add_lost(lane, kind, Cause::DiskError, 1);
+            }
+        };
+        self.counts.add_collected(lane, kind, events.len() as u64);
+        let last = events.len().saturating_sub(1);
+        for (index, items) in events.into_iter().enumerate() {
+            let event = StoredEvent {
+                seq: 0,
+                id: Uuid::now_v7(),
+                kind: kind as u8,
+                at: draft.at,
+                utc_offset_seconds: utc_offset_seconds(draft.at.wall_us),
+                items,
+                cursor: None,
+            };
+            let cursor = draft.cursor.clone().filter(|_| index == last);
+            match self.spool.append(lane, event, cursor) {
+                Ok(dropped) => self.count_dropped(&dropped),
+                Err((error, dropped)) => {
+                    self.count_dropped(&dropped);
+                    self.counts.add_lost(lane, kind, Cause::DiskError, 1);
+                    error!("cannot write a {} event to the spool: {error}; it is lost and counted", kind.name());
+                }
+            }
+        }
+    }
+
+    fn count_dropped(&self, dropped: &Dropped) {
+        for (lane, kind, events) in dropped {
+            self.counts.add_lost(*lane, *kind, Cause::SpoolFull, *events);
+        }
+    }
+
+    fn do_due(&mut self, timers: &mut Timers) {
+        let now = Instant::now();
+        for lane in Lane::ALL {
+            if timers.sync[lane.index()].is_some_and(|due| due <= now) {
+                timers.sync[lane.index()] = None;
+                if let Err(error) = self.spool.sync(lane) {
+                    error!("cannot sync the {} lane of the spool: {error}", lane.name());
+                }
+            }
+        }
+        if timers.store_acknowledged <= now {
+            timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
+            if let Err(error) = self.spool.store_acknowledged() {
+                warn!("cannot write down what was acknowledged: {error}; after a restart it is sent again");
+            }
+        }
+        if timers.report_losses <= now {
+            timers.report_losses = now + REPORT_LOSSES;
+            self.report_losses();
+        }
+    }
+
+    /// Loss is an event: one item per queue that lost something since the last report.
+    fn report_losses(&mut self) {
+        let settings = self.settings.borrow().clone();
+        for (kind, events) in self.overflow.take() {
+            let lane = lane_of(kind, false, &settings).unwrap_or(Lane::Low);
+            self.counts.add_collected(lane, kind, events);
+            self.counts.add_lost(lane, kind, Cause::Overrun, events);
+        }
+        if let Some(payload) = self.counts.take_report() {
+            let mut draft = Draft::new(self.clock.now(), payload);
+            draft.security_relevant = true;
+            self.record(draft, &settings);
+        }
+    }
+}
+
+impl Counts {
+    /// The losses since the last report, `None` when there are none.
+    fn take_report(&self) -> Option<Payload> {
+        let mut reported = self.0.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = self.lost();
+        let mut items = Vec::new();
+        for lane in Lane::ALL {
+            let collected = self.0.collected_by_lane[lane.index()].load(Ordering::Relaxed);
+            let mut item = DroppedEvents {
+                queue: lane.name(),
+                collected_events: collected - reported.collected[lane.index()],
+                dropped_events: 0,
+                extra_details: Default::default(),
+            };
+            for (_, kind, cause, total) in lost.iter().filter(|(of, ..)| *of == lane) {
+                let before = &mut reported.lost[lane.index()][*cause as usize][kind.index()];
+                let events = total - *before;
+                *before = *total;
+                if events > 0 {
+                    item.dropped_events += events;
+                    item.extra_details.insert(format!("{}.{}", kind.name(), cause.name()), events.to_string());
+                }
+            }
+            if item.dropped_events > 0 {
+                reported.collected[lane.index()] = collected;
+                items.push(item);
+            }
+        }
+        (!items.is_empty()).then_some(Payload::DroppedEventsStatistics(items))
+    }
+}
+
+/// The lane of an event, `None` when the twin turned its kind off.
+fn lane_of(kind: Kind, security_relevant: bool, settings: &Settings) -> Option<Lane> {
+    if security_relevant { Some(Lane::High) } else { settings.priority(kind).lane() }
+}
+
+fn sync_delay(settings: &Settings, lane: Lane) -> Duration {
+    match lane {
+        Lane::High => settings.spool_sync_high,
+        Lane::Low => settings.spool_sync_low,
+    }
+}
+
+/// How far east of Greenwich this machine is at a moment: seconds.
+fn utc_offset_seconds(wall_us: i64) -> i32 {
+    let at = Timestamp::from_microsecond(wall_us).unwrap_or(Timestamp::UNIX_EPOCH);
+    TimeZone::system().to_offset(at).seconds()
+}
+
+struct Timers {
+    sync: [Option<Instant>; 2],
+    store_acknowledged: Instant,
+    report_losses: Instant,
+}
+
+impl Timers {
+    fn new(now: Instant) -> Timers {
+        Timers {
+            sync: [None; 2],
+            store_acknowledged: now + STORE_ACKNOWLEDGED,
+            report_losses: now + REPORT_LOSSES,
+        }
+    }
+
+    fn all_due() -> Timers {
+        let now = Instant::now();
+        Timers { sync: [Some(now); 2], store_acknowledged: now, report_losses: now }
+    }
+
+    fn next(&self) -> Instant {
+        let syncs = self.sync.into_iter().flatten();
+        syncs.chain([self.store_acknowledged, self.report_losses]).min().unwrap_or(self.report_losses)
+    }
+}

@@ -1,0 +1,271 @@
+//! The uplink: sends what is in the spool and lets the spool forget what the hub has acknowledged.
+//!
+//! The spool is the session. For every connection the spool is read again from the first event that was not
+//! acknowledged; at most [`WINDOW_MESSAGES`] messages are under way; what is acknowledged is forgotten only as a
+//! contiguous prefix. The decisions are made by [`window`] and [`pacing`], which do no I/O; this file is the loop.
+
+pub mod batch;
+pub mod pacing;
+pub mod window;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use collector_common::clock::Reading;
+use collector_common::event::kind::Lane;
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::config::settings::Settings;
+use crate::mqtt::{Endpoint, Link, Signal};
+use crate::spool::Spool;
+use batch::Batcher;
+use pacing::Pacing;
+use window::Window;
+
+/// Messages that may be under way. Their number bounds what is sent twice after a broken connection.
+pub const WINDOW_MESSAGES: u16 = 16;
+
+/// How long a stopping agent goes on sending.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The first pause after a failed connection, doubled with each failure up to the cap.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// No pause is longer.
+const BACK_OFF_CAP: Duration = Duration::from_secs(300);
+
+/// What `status` says about the connection.
+#[derive(Clone, Debug, Default)]
+pub struct LinkStatus(Arc<Mutex<LinkFacts>>);
+
+/// The facts behind [`LinkStatus`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// A hub took us in and the connection stands.
+    pub is_connected: bool,
+    /// Connections made so far.
+    pub connections: u64,
+    /// Messages the hub acknowledged.
+    pub acknowledged_messages: u64,
+    /// Events the hub acknowledged.
+    pub acknowledged_events: u64,
+    /// Messages that were under way when a connection broke.
+    pub failed_messages: u64,
+    /// Payload bytes handed to the connection, second deliveries included.
+    pub sent_bytes: u64,
+    /// Why there is no connection, in words.
+    pub trouble: Option<String>,
+}
+
+impl LinkStatus {
+    /// The facts as they are.
+    pub fn get(&self) -> LinkFacts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the facts.
+    pub fn change(&self, change: impl FnOnce(&mut LinkFacts)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Everything the uplink works with.
+pub struct Uplink {
+    /// What is to be sent.
+    pub spool: Spool,
+    /// Renders and packs it.
+    pub batcher: Batcher,
+    /// Where to; `None` when there is no hub.
+    pub endpoint: watch::Receiver<Option<Endpoint>>,
+    /// Intervals and sizes.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// What `status` says.
+    pub status: LinkStatus,
+    /// Send everything now (`SIGUSR1`).
+    pub flush: Arc<Notify>,
+    /// The first clock reading of this boot's agent.
+    pub started: Reading,
+}
+
+/// How a session ended.
+enum End {
+    /// The agent stops.
+    Stopped,
+    /// The endpoint was changed.
+    Changed,
+    /// The connection broke, or was never made, and why.
+    Broken(String),
+}
+
+impl Uplink {
+    /// Sends until `stop` turns true, and then for a few seconds more what is left.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut failures = 0;
+        while !*stop.borrow_and_update() {
+            let Some(endpoint) = self.endpoint.borrow_and_update().clone() else {
+                tokio::select! {
+                    _ = stop.changed() => {}
+                    changed = self.endpoint.changed() => if changed.is_err() { return },
+                }
+                continue;
+            };
+            let acknowledged = self.status.get().acknowledged_messages;
+            let end = match Link::open(&endpoint, WINDOW_MESSAGES).await {
+                Ok(link) => self.session(link, &mut stop).await,
+                Err(why) => End::Broken(why),
+            };
+            self.status.change(|facts| facts.is_connected = false);
+            if let End::Broken(why) = end {
+                // A connection over which something got through was a good one.
+                let got_through = self.status.get().acknowledged_messages > acknowledged;
+                failures = if got_through { 1 } else { failures + 1 };
+                let pause = back_off(failures, fastrand::f64());
+                warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
+                self.status.change(|facts| facts.trouble = Some(why));
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.changed() => {}
+                    _ = self.endpoint.changed() => failures = 0,
+                }
+            } else {
+                failures = 0;
+            }
+        }
+    }
+
+    async fn session(&mut self, mut link: Link, stop: &mut watch::Receiver<bool>) -> End {
+        let mut window = Window::new(usize::from(WINDOW_MESSAGES));
+        let mut pacing = Pacing::new(Instant::now());
+        let mut synced = self.spool.watch_synced();
+        let mut drain_until = None;
+        let end = loop {
+            if *stop.borrow() && drain_until.is_none() {
+                drain_until = Some(Instant::now() + DRAIN);
+                pacing.flush(self.spool.stats().recorded);
+            }
+            if link.is_up
+                && let Err(why) = self.fill(&mut link, &mut window, &mut pacing)
+            {
+                break End::Broken(why);
+            }
+            if let Some(until) = drain_until
+                && (!link.is_up || Instant::now() >= until || (window.is_empty() && !pacing.is_due(self.batcher.next_seq())))
+            {
+                break End::Stopped;
+            }
+            let wake = drain_until.or(pacing.next_wake(self.unread()));
+            tokio::select! {
+                signal = link.signal() => {
+                    if let Err(why) = self.on_signal(signal, &mut link, &mut window, &mut pacing) {
+                        break End::Broken(why);
+                    }
+                }
+                changed = synced.changed() => if changed.is_err() { break End::Stopped },
+                () = self.flush.notified() => pacing.flush(self.spool.stats().recorded),
+                () = sleep_until(wake), if link.is_up => {}
+                _ = stop.changed(), if drain_until.is_none() => {}
+                _ = self.endpoint.changed() => break End::Changed,
+                _ = self.settings.changed() => {}
+            }
+        };
+        let failed = window.len() as u64;
+        self.status.change(|facts| facts.failed_messages += failed);
+        if link.is_up {
+            link.close().await;
+        }
+        end
+    }
+
+    fn on_signal(
+        &mut self,
+        signal: Signal,
+        link: &mut Link,
+        window: &mut Window,
+        pacing: &mut Pacing,
+    ) -> Result<(), String> {
+        match signal {
+            Signal::Up => {
+                link.is_up = true;
+                info!("connected to {}", link.address());
+                self.status.change(|facts| {
+                    facts.is_connected = true;
+                    facts.connections += 1;
+                    facts.trouble = None;
+                });
+                self.batcher.rewind();
+                // Whatever waited for a connection has waited long enough.
+                pacing.connected(Instant::now(), self.spool.stats().recorded);
+            }
+            Signal::Handed(pkid) => window.on_handed(pkid)?,
+            Signal::Acknowledged(pkid) => {
+                let done = window.on_acknowledged(pkid);
+                self.status.change(|facts| {
+                    facts.acknowledged_messages += done.messages;
+                    facts.acknowledged_events += done.events;
+                });
+                for lane in Lane::ALL {
+                    if let Some(through) = done.through[lane.index()] {
+                        let result = self.spool.acknowledge(lane, through);
+                        result.map_err(|error| format!("cannot delete what was acknowledged: {error}"))?;
+                    }
+                }
+            }
+            Signal::Down(why) => return Err(why),
+        }
+        Ok(())
+    }
+
+    /// Hands over as many messages as are due and have room.
+    fn fill(&mut self, link: &mut Link, window: &mut Window, pacing: &mut Pacing) -> Result<(), String> {
+        let settings = self.settings.borrow_and_update().clone();
+        let now = Instant::now();
+        if let Err(error) = self.batcher.keep_offset_of_boot(&self.started) {
+            warn!("cannot keep the clock offset of this boot: {error}");
+        }
+        let unread = self.unread();
+        if pacing.on_time(now, &settings, unread, self.spool.stats().recorded) {
+            self.spool.request_sync();
+        }
+        while window.has_room() && pacing.is_due(self.batcher.next_seq()) {
+            let held_back = pacing.connected_for(now) < batch::CLOCK_GRACE;
+            let batch = self.batcher.next(settings.max_message_bytes, held_back);
+            let Some(message) = batch.map_err(|error| format!("cannot read the spool: {error}"))? else { break };
+            let bytes = message.text.len() as u64;
+            link.publish(message.text)?;
+            window.push(message.through, message.events);
+            self.status.change(|facts| facts.sent_bytes += bytes);
+        }
+        Ok(())
+    }
+
+    fn unread(&self) -> [(u64, u64); 2] {
+        Lane::ALL.map(|lane| self.spool.unread(lane))
+    }
+}
+
+/// A random pause between nothing and twice the last one, so that a fleet does not come back all at once.
+fn back_off(failures: u32, random: f64) -> Duration {
+    let ceiling = BACK_OFF.saturating_mul(2_u32.saturating_pow(failures.min(16)));
+    ceiling.min(BACK_OFF_CAP).mul_f64(random.clamp(0.05, 1.0))
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_a_cap_and_is_spread() {
+        assert_eq!(back_off(1, 1.0), Duration::from_secs(2));
+        assert_eq!(back_off(4, 0.5), Duration::from_secs(8));
+        assert_eq!(back_off(u32::MAX, 1.0), BACK_OFF_CAP);
+        assert!(back_off(1, 0.0) > Duration::ZERO);
+    }
+}
