@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
     pub fn problem(&self, part: &str, key: &str, expected: &str, found: impl Into<String>) -> Problem {
         Problem {
             position: Some(self.position(part)),
-            key: printable(key),
+            key: cut(&printable(key), 120),
             ..Problem::of_file(self.file, expected, found)
         }
     }
@@ -145,12 +145,7 @@ pub fn kind_of(value: &str) -> &'static str {
 
 /// A value as it was written, on one line and not too long.
 pub fn shown(value: &str) -> String {
-    const LONGEST: usize = 60;
-    let words = printable(&value.split_whitespace().collect::<Vec<_>>().join(" "));
-    match words.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}...", &words[..end]),
-        None => words,
-    }
+    cut(&printable(&value.split_whitespace().collect::<Vec<_>>().join(" ")), 60)
 }
 
 /// The dotted path of a member.
@@ -161,6 +156,14 @@ pub fn dotted(path: &str, key: &str) -> String {
 /// A terminal or a log must not be steered by what somebody wrote into the file.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The beginning of a text, if it is longer than this many characters.
+fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 struct Members<'a>(Vec<Entry<'a>>);

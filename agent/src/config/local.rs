@@ -40,7 +40,7 @@ const LOCAL_KEYS: [&str; 5] = ["deviceId", "moduleId", "stateDirectory", "connec
 
 /// What an exported twin has at its top besides `deviceId`, `moduleId` and `properties`: the members of `Twin` in the
 /// service's REST API and what `az iot hub` adds.
-const TWIN_KEYS: [&str; 22] = [
+const TWIN_KEYS: [&str; 24] = [
     "$schema",
     "$metadata",
     "$version",
@@ -53,7 +53,9 @@ const TWIN_KEYS: [&str; 22] = [
     "deviceEtag",
     "deviceScope",
     "etag",
+    "generationId",
     "lastActivityTime",
+    "managedBy",
     "modelId",
     "moduleEtag",
     "parentScopes",

@@ -17,7 +17,7 @@ use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
 use super::duration;
 use super::nearest::nearest;
 use super::origin::{Origin, Origins};
-use super::problem::Report;
+use super::problem::{Problem, Report};
 use super::settings::{Priority, Settings};
 
 /// The key of the object under `properties.desired`.
@@ -116,32 +116,34 @@ pub fn apply<'a>(reader: &mut Reader<'a>, object: &'a str, settings: &mut Settin
     let Some(members) = members(object) else {
         let problem = reader.problem(object, OBJECT, "an object with the published keys", kind_of(object));
         let report = Report { fault: ConfigurationFault::TypeMismatch, in_force: "{}".to_owned() };
-        warn(reader, problem, "every default stays in force", Some(report));
+        warn(reader, problem, "every default is in force", Some(report));
         return;
     };
+    let mut refused = Vec::new();
     for key in &KEYS {
         let mut written = members.iter().filter(|entry| entry.key == key.name);
         let Some(entry) = written.next() else { continue };
-        let refused = match written.next_back() {
-            Some(again) => Some((again.key_text, "each key once".to_owned(), "it again".to_owned())),
-            None => match value_of(entry).and_then(|value| key.take(value, settings)) {
-                Ok(false) => None,
-                Ok(true) => {
-                    origins.insert(key.name.to_owned(), Origin::Line(reader.position(entry.key_text).line));
-                    None
-                }
-                Err(expected) => Some((entry.value, expected, shown(entry.value))),
-            },
-        };
-        if let Some((part, expected, found)) = refused {
-            let in_force = key.in_force(settings);
-            let report = Report { fault: ConfigurationFault::TypeMismatch, in_force: in_force.clone() };
-            let problem = reader.problem(part, key.name, &expected, found);
-            warn(reader, problem, &format!("{in_force} stays in force"), Some(report));
+        if let Some(again) = written.next_back() {
+            refused.push((key, again.key_text, "each key once".to_owned(), "it again".to_owned()));
+            continue;
+        }
+        match value_of(entry).and_then(|value| key.take(value, settings)) {
+            Ok(true) => {
+                origins.insert(key.name.to_owned(), Origin::Line(reader.position(entry.key_text).line));
+            }
+            Ok(false) => {}
+            Err(expected) => refused.push((key, entry.value, expected, shown(entry.value))),
         }
     }
-    warn_of_unknown(reader, &members);
     settle(reader, &members, settings, origins);
+    // What is in force is known only when everything was read and settled.
+    for (key, part, expected, found) in refused {
+        let in_force = key.in_force(settings);
+        let report = Report { fault: ConfigurationFault::TypeMismatch, in_force: in_force.clone() };
+        let problem = reader.problem(part, key.name, &expected, found);
+        warn(reader, problem, &format!("{in_force} is in force"), Some(report));
+    }
+    warn_of_unknown(reader, &members);
 }
 
 /// The keys that are in force here, each with its value as JSON text.
@@ -264,6 +266,67 @@ fn settle(reader: &mut Reader, members: &[Entry], settings: &mut Settings, origi
     }
 }
 
-fn warn(reader: &mut Reader, problem: super::problem::Problem, consequence: &str, report: Option<Report>) {
-    reader.warnings.push(super::problem::Problem { consequence: Some(consequence.to_owned()), report, ..problem });
+fn warn(reader: &mut Reader, problem: Problem, consequence: &str, report: Option<Report>) {
+    reader.warnings.push(Problem { consequence: Some(consequence.to_owned()), report, ..problem });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Applies an object of one key to the defaults; how many warnings there are, and the settings.
+    fn applied(name: &str, value: &str) -> (usize, Settings) {
+        let text = format!("{{\"{name}\": {value}}}");
+        let mut reader = Reader::new("twin.json", &text);
+        let mut settings = Settings::default();
+        apply(&mut reader, &text, &mut settings, &mut Origins::new());
+        (reader.warnings.len(), settings)
+    }
+
+    #[test]
+    fn every_key_is_known_and_refuses_what_it_cannot_hold() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..index].iter().all(|other| other.name != key.name), "{} is there twice", key.name);
+            let warnings = usize::from(!matches!(key.field, Field::Unused));
+            for wrong in [r#"{"value": []}"#, r#"{"value": -1}"#, r#"{"value": 1.5}"#] {
+                assert_eq!(applied(key.name, wrong), (warnings, Settings::default()), "{}: {wrong}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_in_force_can_be_written_back() {
+        let settings = Settings::default();
+        for (name, value) in effective(&settings) {
+            assert_eq!(applied(name, &format!("{{\"value\": {value}}}")), (0, settings.clone()), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_changes_a_setting_of_its_own() {
+        let mut seen = vec![Settings::default()];
+        for key in KEYS.iter().filter(|key| !matches!(key.field, Field::Unused | Field::Operational)) {
+            let value = match key.field {
+                Field::Interval(_) => "\"PT10M\"",
+                Field::Size { .. } => "16384",
+                Field::Priority(_) | Field::Operational => "\"Off\"",
+                Field::Switch(_) => "true",
+                Field::Text(_) | Field::Unused => "\"x\"",
+            };
+            let (warnings, settings) = applied(key.name, &format!("{{\"value\": {value}}}"));
+            assert_eq!(warnings, 0, "{}", key.name);
+            assert!(!seen.contains(&settings), "{} changes nothing, or what another key changes", key.name);
+            seen.push(settings);
+        }
+    }
+
+    #[test]
+    fn a_refused_value_reports_what_is_in_force_after_all_is_settled() {
+        let text = format!(r#"{{"{HIGH}": {{"value": "7m"}}, "{LOW}": {{"value": "PT1M"}}}}"#);
+        let mut reader = Reader::new("twin.json", &text);
+        apply(&mut reader, &text, &mut Settings::default(), &mut Origins::new());
+        let in_force: Vec<_> = reader.warnings.iter().filter_map(|warning| warning.report.as_ref()).collect();
+        assert_eq!(in_force.len(), 2);
+        assert!(in_force.iter().all(|report| report.in_force == "\"PT1M\""), "{in_force:?}");
+    }
 }

@@ -238,48 +238,48 @@ fn a_bad_published_key_keeps_its_default_and_says_so() {
             "{\"highPriorityMessageFrequency\": {\"value\": \"7m\"}}",
             format!(
                 "twin.json:2:34: highPriorityMessageFrequency: expected {duration}, found {{\"value\": \"7m\"}}; \
-                 \"PT7M\" stays in force"
+                 \"PT7M\" is in force"
             ),
         ),
         (
             "{\"snapshotFrequency\": {\"value\": \"PT0S\"}}",
             format!(
                 "twin.json:2:23: snapshotFrequency: expected {duration}, found {{\"value\": \"PT0S\"}}; \"PT13H\" \
-                 stays in force"
+                 is in force"
             ),
         ),
         (
             "{\"maxMessageSizeInBytes\": 9000}",
-            "twin.json:2:27: maxMessageSizeInBytes: expected an object {\"value\": ...}, found 9000; 8192 stays in \
+            "twin.json:2:27: maxMessageSizeInBytes: expected an object {\"value\": ...}, found 9000; 8192 is in \
              force"
                 .to_owned(),
         ),
         (
             "{\"maxMessageSizeInBytes\": {\"value\": 4096}}",
             "twin.json:2:27: maxMessageSizeInBytes: expected {\"value\": a whole number from 8192 to 262144}, found \
-             {\"value\": 4096}; 8192 stays in force"
+             {\"value\": 4096}; 8192 is in force"
                 .to_owned(),
         ),
         (
             "{\"eventPriorityLogin\": {\"value\": \"Medium\"}}",
             "twin.json:2:24: eventPriorityLogin: expected {\"value\": \"Off\", \"Low\" or \"High\"}, found \
-             {\"value\": \"Medium\"}; \"High\" stays in force"
+             {\"value\": \"Medium\"}; \"High\" is in force"
                 .to_owned(),
         ),
         (
             "{\"aggregationEnabledProcessCreate\": {\"value\": \"yes\"}}",
             "twin.json:2:37: aggregationEnabledProcessCreate: expected {\"value\": true or false}, found \
-             {\"value\": \"yes\"}; false stays in force"
+             {\"value\": \"yes\"}; false is in force"
                 .to_owned(),
         ),
         (
             "{\"hubResourceId\": {\"value\": \"a\"},\n\"hubResourceId\": {\"value\": \"b\"}}",
-            "twin.json:3:1: hubResourceId: expected each key once, found it again; null stays in force".to_owned(),
+            "twin.json:3:1: hubResourceId: expected each key once, found it again; null is in force".to_owned(),
         ),
         (
             "17",
             format!(
-                "twin.json:2:1: {}: expected an object with the published keys, found a number; every default stays \
+                "twin.json:2:1: {}: expected an object with the published keys, found a number; every default is \
                  in force",
                 published::OBJECT
             ),

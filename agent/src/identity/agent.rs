@@ -159,7 +159,7 @@ mod tests {
     fn a_torn_file_gives_a_new_id_and_says_so() {
         let whole = serde_json::json!(Stored { agent_id: Uuid::nil(), machine: Some("ab".repeat(32)) }).to_string();
         for end in 0..whole.len() {
-            let decision = decide(Some(&whole.as_bytes()[..end]), None, "agent-id", || Uuid::max());
+            let decision = decide(Some(&whole.as_bytes()[..end]), None, "agent-id", Uuid::max);
             assert_eq!(decision.agent.id, Uuid::max(), "{end}");
             assert!(decision.agent.warning.unwrap().contains("cannot be understood"));
             assert!(decision.write.is_some());

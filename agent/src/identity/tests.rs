@@ -115,10 +115,8 @@ fn mangled_certificates_never_panic() {
             bytes[at] = b"ABCxyz059+/=\n-"[random.usize(..14)];
         }
         fs::write(root.path("/c.pem"), &bytes).unwrap();
-        let result = resolve("{certCN}", Some(Path::new("/c.pem")), &root);
-        assert!(
-            result.is_ok_and(|id| check_id(&id).is_ok())
-                || resolve("{certCN}", Some(Path::new("/c.pem")), &root).is_err()
-        );
+        if let Ok(id) = resolve("{certCN}", Some(Path::new("/c.pem")), &root) {
+            assert_eq!(check_id(&id), Ok(()));
+        }
     }
 }
