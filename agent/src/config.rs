@@ -1,0 +1,256 @@
+//! The configuration: one file in the form of a device twin, read once into values that are all valid.
+//!
+//! ```text
+//! { "deviceId", "moduleId", "stateDirectory", "connection": {...},              ours, local: closed to typos
+//!   "properties": { "desired": { "ms_iotn:...": { KEY: {"value": X}, ... },     published: a bad key warns
+//!                                "edgewarden": { KEY: X, ... } } },             ours: closed to typos
+//!   "etag", "tags", "$metadata", "properties.reported", ... }                   an exported twin's: not looked at
+//! ```
+//!
+//! [`load`] is pure: text in, configuration or problems out. [`load_file`] adds the file.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use collector_common::collector::{LoginSource, ProcessBackend};
+use collector_common::event::payload::ConfigurationError;
+use nix::unistd::Uid;
+
+use document::Reader;
+use local::Local;
+use origin::{Origin, Origins};
+use problem::{Position, Problem};
+use settings::Settings;
+
+pub mod connection;
+pub mod document;
+pub mod duration;
+pub mod local;
+pub mod nearest;
+pub mod origin;
+pub mod problem;
+pub mod published;
+pub mod settings;
+
+/// The exit code for a configuration that cannot be used, `EX_CONFIG` of `sysexits.h`.
+pub const EX_CONFIG: u8 = 78;
+
+/// Where the file is when nobody names another.
+pub const DEFAULT_FILE: &str = "/etc/edgewarden/twin.json";
+
+/// A twin is at most 32 KiB at the old service; what is larger than this is some other file.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file, as it was named.
+    pub file: String,
+    /// What is said about this device and this machine.
+    pub local: Local,
+    /// What the agent is asked to do.
+    pub settings: Arc<Settings>,
+    /// What was wrong and does not stop the agent, in the order of the file.
+    pub warnings: Vec<Problem>,
+    origins: Origins,
+}
+
+/// One value in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// The key, as it is written in the file; own keys with their object.
+    pub key: String,
+    /// The value as JSON text.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Reads a configuration from its text. `file` is its name in messages, `state_directory` what the environment says.
+///
+/// # Errors
+/// Everything that stops the agent, in the order of the file.
+pub fn load(file: &str, text: &str, state_directory: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader::new(file, text);
+    let mut local = Local::new(state_directory);
+    let (mut settings, mut origins) = (Settings::default(), Origins::new());
+    if state_directory.is_some() {
+        origins.insert("stateDirectory".to_owned(), Origin::Environment);
+    }
+    local.read(&mut reader, &mut settings, &mut origins);
+    reader.refused.sort_by_key(|problem| problem.position);
+    reader.warnings.sort_by_key(|problem| problem.position);
+    if reader.refused.is_empty() {
+        let (file, settings, warnings) = (file.to_owned(), Arc::new(settings), reader.warnings);
+        Ok(Config { file, local, settings, warnings, origins })
+    } else {
+        Err(reader.refused)
+    }
+}
+
+/// Reads the configuration from the file that was named, or from the usual one. Without a usual one the defaults hold,
+/// with a warning: an agent that keeps what it sees is better than none.
+///
+/// # Errors
+/// Everything that stops the agent: what [`load`] refuses, and a named file that cannot be read.
+pub fn load_file(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    let directory = state_directory();
+    load_from(named.unwrap_or(Path::new(DEFAULT_FILE)), named.is_some(), directory.as_deref())
+}
+
+impl Config {
+    /// What has to be told to the hub about published keys.
+    pub fn configuration_errors(&self) -> Vec<ConfigurationError> {
+        self.warnings.iter().filter_map(Problem::configuration_error).collect()
+    }
+
+    /// Every value in force and where it came from. No secret is among them: a password stands in a file of its own.
+    pub fn effective(&self) -> Vec<Effective> {
+        let mut rows = local_values(&self.local);
+        rows.extend(own_values(&self.settings));
+        rows.extend(published::effective(&self.settings).into_iter().map(|(key, value)| (key.to_owned(), value)));
+        let origin = |key: &str| self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        rows.into_iter().map(|(key, value)| Effective { origin: origin(&key), key, value }).collect()
+    }
+}
+
+fn load_from(path: &Path, is_named: bool, state_directory: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    let file = path.display().to_string();
+    let (text, warning) = match read(path) {
+        Ok(read) => read,
+        Err(ReadFault::Content(problem)) => return Err(vec![*problem]),
+        Err(ReadFault::System(error)) => {
+            let mut problem = Problem::of_file(&file, "a configuration file", error.to_string());
+            if is_named {
+                return Err(vec![problem]);
+            }
+            problem.consequence = Some("the defaults are in force, without a connection".to_owned());
+            ("{}".to_owned(), Some(problem))
+        }
+    };
+    let mut config = load(&file, &text, state_directory)?;
+    config.warnings.splice(0..0, warning);
+    Ok(config)
+}
+
+enum ReadFault {
+    /// The system did not give us the file.
+    System(io::Error),
+    /// It did, and this is no configuration.
+    Content(Box<Problem>),
+}
+
+impl From<io::Error> for ReadFault {
+    fn from(error: io::Error) -> ReadFault {
+        ReadFault::System(error)
+    }
+}
+
+/// The text of the file, and what is wrong with who may write it.
+fn read(path: &Path) -> Result<(String, Option<Problem>), ReadFault> {
+    let file = path.display().to_string();
+    let content =
+        |expected: &str, found: String| ReadFault::Content(Box::new(Problem::of_file(&file, expected, found)));
+    // A pipe would be waited for and a directory cannot be read: both are looked at before they are opened.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("something that is no regular file").into());
+    }
+    let opened = File::open(path)?;
+    let metadata = opened.metadata()?;
+    let mut bytes = Vec::new();
+    opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+        return Err(content("at most 1 MiB of JSON", "more".to_owned()));
+    }
+    // Editors of other systems put a byte order mark in front; it means nothing in UTF-8.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(error) => {
+            let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let position = Some(Position::of(&valid, valid.len()));
+            let problem = Problem { position, ..Problem::of_file(&file, "UTF-8", "bytes that are not") };
+            return Err(ReadFault::Content(Box::new(problem)));
+        }
+    };
+    Ok((text, exposed(&file, metadata.mode(), metadata.uid(), Uid::effective().as_raw())))
+}
+
+/// Whoever may write the file decides whether the agent sees anything, so it is said when that is anybody.
+fn exposed(file: &str, mode: u32, owner: u32, we: u32) -> Option<Problem> {
+    let found = if mode & 0o002 != 0 {
+        format!("mode {:04o}, which lets everybody change it", mode & 0o7777)
+    } else if owner != 0 && owner != we {
+        format!("user {owner} as its owner")
+    } else {
+        return None;
+    };
+    let mut problem = Problem::of_file(file, "a file that only root can change", found);
+    problem.consequence = Some("it is used all the same".to_owned());
+    Some(problem)
+}
+
+/// `$STATE_DIRECTORY`, of which systemd may give several, colon-separated (systemd.exec(5)); the first is ours.
+fn state_directory() -> Option<PathBuf> {
+    let value = std::env::var("STATE_DIRECTORY").ok()?;
+    value.split(':').next().map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn local_values(local: &Local) -> Vec<(String, String)> {
+    let path = |path: &Option<PathBuf>| text(path.as_ref().map(|path| path.to_string_lossy()));
+    let mut rows = vec![
+        ("deviceId".to_owned(), text(local.device_id.as_ref())),
+        ("moduleId".to_owned(), text(Some(&local.module_id))),
+        ("stateDirectory".to_owned(), text(Some(local.state_directory.to_string_lossy()))),
+    ];
+    match &local.connection {
+        None => rows.push(("connection".to_owned(), "null".to_owned())),
+        Some(connection) => rows.extend(
+            [
+                ("profile", text(Some(connection.profile.name()))),
+                ("url", text(Some(connection.url()))),
+                ("topic", text(Some(&connection.topic_template))),
+                ("caFile", path(&connection.ca_file)),
+                ("certFile", path(&connection.cert_file)),
+                ("keyFile", path(&connection.key_file)),
+                ("username", text(connection.username.as_ref())),
+                ("passwordFile", path(&connection.password_file)),
+            ]
+            .map(|(key, value)| (format!("connection.{key}"), value)),
+        ),
+    }
+    rows
+}
+
+fn own_values(settings: &Settings) -> Vec<(String, String)> {
+    let login_source = match &settings.collectors.login_source {
+        LoginSource::Auto => "auto".into(),
+        LoginSource::Journal => "journal".into(),
+        LoginSource::File(path) => path.to_string_lossy(),
+    };
+    let process_backend = match settings.collectors.process_backend {
+        ProcessBackend::Auto => "auto",
+        ProcessBackend::Connector => "connector",
+        ProcessBackend::Poll => "poll",
+    };
+    [
+        ("loginSource", text(Some(login_source))),
+        ("processBackend", text(Some(process_backend))),
+        ("processSnapshot", settings.collectors.process_snapshot.to_string()),
+        ("spoolSyncHigh", text(Some(duration::format(settings.spool_sync_high)))),
+        ("spoolSyncLow", text(Some(duration::format(settings.spool_sync_low)))),
+    ]
+    .map(|(key, value)| (format!("{}.{key}", local::OWN_OBJECT), value))
+    .into()
+}
+
+/// A text, or nothing, as JSON.
+fn text(text: Option<impl AsRef<str>>) -> String {
+    text.map_or(serde_json::Value::Null, |text| text.as_ref().into()).to_string()
+}
+
+#[cfg(test)]
+mod tests;
