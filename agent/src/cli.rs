@@ -134,7 +134,8 @@ fn show_status(config: &Config, json: bool) -> ExitCode {
         Ok(status) => status,
         Err(reason) => return fail(&reason, 1),
     };
-    let text = if json { serde_json::to_string(&status).map(|text| text + "\n") } else { Ok(status::in_words(&status)) };
+    let text =
+        if json { serde_json::to_string(&status).map(|text| text + "\n") } else { Ok(status::in_words(&status)) };
     match text {
         Ok(text) => print(&text, ExitCode::SUCCESS),
         Err(error) => fail(&error.to_string(), 1),

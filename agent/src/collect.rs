@@ -115,9 +115,8 @@ fn print(request: &Request, draft: Draft) -> Result<(), String> {
         info!("{}", items.concat());
         return Ok(());
     }
-    let offset = jiff::tz::TimeZone::system().to_offset(
-        jiff::Timestamp::from_microsecond(draft.at.wall_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
-    );
+    let offset = jiff::tz::TimeZone::system()
+        .to_offset(jiff::Timestamp::from_microsecond(draft.at.wall_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
     let stamps = Stamps::new(draft.at.wall_us, offset.seconds());
     let mut lines = String::new();
     for items in fit::into_events(items, request.settings.max_message_bytes) {

@@ -200,7 +200,8 @@ impl Running {
             }
             Err(reason) => {
                 warn!("the configuration was not read again, the last good one stays in force: {reason}");
-                let remark = Diagnostic::new(Severity::Warning, format!("the configuration was not taken over: {reason}"));
+                let remark =
+                    Diagnostic::new(Severity::Warning, format!("the configuration was not taken over: {reason}"));
                 tell(&self.out, Draft::new(self.clock.now(), Payload::Diagnostic(remark))).await;
             }
         }

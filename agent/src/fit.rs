@@ -42,16 +42,22 @@ fn cut(item: String, max_bytes: usize) -> String {
     }
     let mut fields = Value::Object(fields);
     let mut text = fields.to_string();
-    // Each round shortens one text by what is too much, or to nothing: as many rounds as there are texts will do.
+    // Each round makes the longest text shorter, until it fits or there is nothing left to shorten.
     while text.len() > max_bytes {
         let excess = text.len() - max_bytes;
         match longest_text(&mut fields) {
-            Some(longest) if longest.len() > MARK.len() => *longest = cut_middle(longest, excess),
+            Some(longest) if longest.len() > MARK.len() => *longest = cut_middle(longest, unescaped(longest, excess)),
             _ => break,
         }
         text = fields.to_string();
     }
     text
+}
+
+/// About how many bytes of a text make so many bytes of JSON, at least one: a control character becomes six.
+fn unescaped(text: &str, json_bytes: usize) -> usize {
+    let escaped = Value::from(text).to_string().len().max(text.len());
+    (json_bytes.saturating_mul(text.len()) / escaped).max(1)
 }
 
 const MARK: &str = "[...]";
@@ -83,7 +89,8 @@ mod tests {
 
     #[test]
     fn a_long_snapshot_becomes_several_events_in_order() {
-        let items: Vec<String> = (0..100).map(|n| format!(r#"{{"LocalPort":"{n}","Pad":"{}"}}"#, "x".repeat(200))).collect();
+        let items: Vec<String> =
+            (0..100).map(|n| format!(r#"{{"LocalPort":"{n}","Pad":"{}"}}"#, "x".repeat(200))).collect();
         let events = into_events(items.clone(), 8192);
         assert!(events.len() > 3);
         assert!(events.iter().all(|event| event.join(",").len() + AROUND_ITEMS_BYTES <= 8192));

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, QoS,
-    TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
+    QoS, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
 use rustls::RootCertStore;
@@ -143,8 +143,13 @@ fn read_text(path: &Path, what: &str) -> Result<String, String> {
 
 fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let fault = |error| format!("cannot read {what} {}: {error}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path).map_err(fault)?.collect::<Result<Vec<_>, _>>().map_err(fault)?;
-    if certificates.is_empty() { Err(format!("{what} {} holds no certificate", path.display())) } else { Ok(certificates) }
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(fault)?.collect::<Result<Vec<_>, _>>().map_err(fault)?;
+    if certificates.is_empty() {
+        Err(format!("{what} {} holds no certificate", path.display()))
+    } else {
+        Ok(certificates)
+    }
 }
 
 impl Link {
@@ -163,14 +168,7 @@ impl Link {
         // The window bounds what can be under way; two signals a message and a few more always fit.
         let (sender, signals) = mpsc::channel(usize::from(window) * 2 + 8);
         let poll = tokio::spawn(poll(events, sender));
-        Ok(Link {
-            client,
-            signals,
-            poll,
-            topic: endpoint.topic.clone(),
-            address: endpoint.address(),
-            is_up: false,
-        })
+        Ok(Link { client, signals, poll, topic: endpoint.topic.clone(), address: endpoint.address(), is_up: false })
     }
 
     /// The address as an operator writes it.

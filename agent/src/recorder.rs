@@ -173,7 +173,8 @@ impl Recorder {
     }
 
     fn record(&self, draft: Draft, settings: &Settings) {
-        let lane = draft.payload.as_ref().and_then(|payload| lane_of(payload.kind(), draft.security_relevant, settings));
+        let lane =
+            draft.payload.as_ref().and_then(|payload| lane_of(payload.kind(), draft.security_relevant, settings));
         let (Some(payload), Some(lane)) = (draft.payload, lane) else {
             // Turned off by the twin, or no event at all: the source was read further all the same.
             if let Some(cursor) = draft.cursor
@@ -318,11 +319,7 @@ struct Timers {
 
 impl Timers {
     fn new(now: Instant) -> Timers {
-        Timers {
-            sync: [None; 2],
-            store_acknowledged: now + STORE_ACKNOWLEDGED,
-            report_losses: now + REPORT_LOSSES,
-        }
+        Timers { sync: [None; 2], store_acknowledged: now + STORE_ACKNOWLEDGED, report_losses: now + REPORT_LOSSES }
     }
 
     fn all_due() -> Timers {

@@ -282,13 +282,19 @@ pub fn in_words(status: &Status) -> String {
         let (recorded, acknowledged) = (recorded.copied().unwrap_or(0), acknowledged.copied().unwrap_or(0));
         line(
             &format!("lane {lane}"),
-            format!("recorded {recorded}, acknowledged {acknowledged}, waiting {}", recorded.saturating_sub(acknowledged)),
+            format!(
+                "recorded {recorded}, acknowledged {acknowledged}, waiting {}",
+                recorded.saturating_sub(acknowledged)
+            ),
         );
     }
     let oldest = status.spool.oldest_age_seconds.map(|age| format!(", oldest waits {age} s")).unwrap_or_default();
     line("spool", format!("{} bytes{oldest}", status.spool.bytes));
     let events = &status.events;
-    line("events", format!("{} collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost));
+    line(
+        "events",
+        format!("{} collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost),
+    );
     for (what, events) in &status.lost {
         line("lost", format!("{events} {what}"));
     }

@@ -150,7 +150,9 @@ impl Uplink {
                 break End::Broken(why);
             }
             if let Some(until) = drain_until
-                && (!link.is_up || Instant::now() >= until || (window.is_empty() && !pacing.is_due(self.batcher.next_seq())))
+                && (!link.is_up
+                    || Instant::now() >= until
+                    || (window.is_empty() && !pacing.is_due(self.batcher.next_seq())))
             {
                 break End::Stopped;
             }

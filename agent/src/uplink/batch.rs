@@ -131,7 +131,7 @@ mod tests {
             };
             spool.append(*lane, event, None).unwrap();
         }
-        Lane::ALL.map(|lane| spool.sync(lane).unwrap());
+        Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap());
         let batcher = Batcher::new(spool.clone(), Renderer::new(spool.clone(), clock), Uuid::nil());
         (directory, spool, batcher)
     }

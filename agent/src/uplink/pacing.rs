@@ -45,13 +45,7 @@ impl Pacing {
 
     /// Looks at the clock and at what is unread (events and bytes a lane); whether something became due, so that it
     /// should be synced now.
-    pub fn on_time(
-        &mut self,
-        now: Instant,
-        settings: &Settings,
-        unread: [(u64, u64); 2],
-        recorded: [u64; 2],
-    ) -> bool {
+    pub fn on_time(&mut self, now: Instant, settings: &Settings, unread: [(u64, u64); 2], recorded: [u64; 2]) -> bool {
         self.interval = [settings.high_interval, settings.low_interval];
         let unread_bytes: u64 = unread.iter().map(|(_, bytes)| bytes).sum();
         let is_full = unread_bytes >= settings.max_message_bytes as u64;
@@ -86,12 +80,11 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings {
-            high_interval: Duration::from_secs(60),
-            low_interval: Duration::from_secs(600),
-            max_message_bytes: 8192,
-            ..Settings::default()
-        }
+        let mut settings = Settings::default();
+        settings.high_interval = Duration::from_secs(60);
+        settings.low_interval = Duration::from_secs(600);
+        settings.max_message_bytes = 8192;
+        settings
     }
 
     #[test]
