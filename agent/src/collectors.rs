@@ -1,3 +1,4 @@
 //! The collectors this agent has: one file each, one line in the table.
 
+pub mod ports;
 pub mod users;
