@@ -1,2 +1,7 @@
 //! Pure readers of bytes that somebody else wrote. Each takes bytes or text and gives a value; none does I/O, and none
 //! can panic on any input.
+
+pub mod inet_diag;
+pub mod inet_socket;
+pub mod passwd;
+pub mod proc_net;
