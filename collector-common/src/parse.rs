@@ -1,2 +1,6 @@
 //! Pure readers of bytes that somebody else wrote. Each takes bytes or text and gives a value; none does I/O, and none
 //! can panic on any input.
+
+pub mod cmdline;
+
+pub mod cn_proc;
