@@ -4,3 +4,5 @@
 pub mod cmdline;
 
 pub mod cn_proc;
+
+pub mod proc_pid;

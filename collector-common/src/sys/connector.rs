@@ -19,6 +19,11 @@ use crate::parse::cn_proc::{self, CN_PROC, Message, Operation, PROC_EVENT_EXEC, 
 /// 800 bytes with its bookkeeping, so this is some thousand execs.
 const RECEIVE_BUFFER_BYTES: libc::c_int = 2 << 20;
 
+/// The kernel raises it to the least it allows.
+const SMALLEST_BUFFER_BYTES: libc::c_int = 1;
+
+const ON: libc::c_int = 1;
+
 /// No message of the process connector is longer.
 pub const DATAGRAM_BYTES: usize = 256;
 
@@ -30,6 +35,8 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug)]
 pub struct Connector {
     fd: OwnedFd,
+    /// Held, never read: see [`hold_open`].
+    _anchor: OwnedFd,
     /// The kernel counts us among its listeners.
     counted: bool,
 }
@@ -184,8 +191,8 @@ impl Connector {
     /// A privileged process may go beyond `net.core.rmem_max`. A smaller buffer still works, so that no failure here
     /// is worth more than the drops it may cause, which are counted.
     fn widen_buffer(&self) {
-        if self.set_option(libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER_BYTES).is_err() {
-            drop(self.set_option(libc::SO_RCVBUF, &RECEIVE_BUFFER_BYTES));
+        if set_option(&self.fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER_BYTES).is_err() {
+            drop(set_option(&self.fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BUFFER_BYTES));
         }
     }
 
@@ -205,14 +212,12 @@ impl Connector {
             step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
         ];
         let length = u16::try_from(program.len()).unwrap_or_default();
-        self.set_option(libc::SO_ATTACH_FILTER, &libc::sock_fprog { len: length, filter: program.as_mut_ptr() })
-    }
-
-    fn set_option<T>(&self, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value lives through the call and its length is its own; what it points to lives in the caller.
-        check(unsafe {
-            libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), socklen::<T>())
-        })
+        set_option(
+            &self.fd,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            &libc::sock_fprog { len: length, filter: program.as_mut_ptr() },
+        )
     }
 }
 
@@ -239,6 +244,22 @@ impl AsRawFd for Connector {
 }
 
 fn open() -> Result<Connector, SubscribeError> {
+    let (fd, anchor) = (member()?, member()?);
+    hold_open(&anchor).map_err(|error| SubscribeError::Failed("setsockopt", error))?;
+    Ok(Connector { fd, _anchor: anchor, counted: false })
+}
+
+/// Since Linux 6.2 a message that reaches nobody makes the kernel forget that anybody listens, and a message that our
+/// filters turned away counts as one. So a second socket without filters is in the group: while it has room it is
+/// reached, and when it is full, which it soon is and stays, `NETLINK_BROADCAST_ERROR` makes the kernel see a lack of
+/// room instead of a lack of listeners (`netlink_broadcast_filtered` in `net/netlink/af_netlink.c`).
+fn hold_open(anchor: &OwnedFd) -> io::Result<()> {
+    set_option(anchor, libc::SOL_NETLINK, libc::NETLINK_BROADCAST_ERROR, &ON)?;
+    set_option(anchor, libc::SOL_SOCKET, libc::SO_RCVBUF, &SMALLEST_BUFFER_BYTES)
+}
+
+/// A socket that is a member of the process connector's group.
+fn member() -> Result<OwnedFd, SubscribeError> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_CONNECTOR) };
@@ -247,12 +268,17 @@ fn open() -> Result<Connector, SubscribeError> {
         _ => SubscribeError::Failed("socket", error),
     })?;
     // SAFETY: the descriptor was opened just now and belongs to nobody else.
-    let connector = Connector { fd: unsafe { OwnedFd::from_raw_fd(fd) }, counted: false };
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let group = address(1 << (CN_PROC - 1));
     // SAFETY: the address lives through the call and its length is its own.
     let bound = unsafe { libc::bind(fd, (&raw const group).cast(), socklen::<libc::sockaddr_nl>()) };
     check(bound).map_err(refused)?;
-    Ok(connector)
+    Ok(socket)
+}
+
+fn set_option<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the value lives through the call and its length is its own; what it points to lives in the caller.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), socklen::<T>()) })
 }
 
 fn refused(error: io::Error) -> SubscribeError {
