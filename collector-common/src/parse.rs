@@ -5,3 +5,8 @@ pub mod inet_diag;
 pub mod inet_socket;
 pub mod passwd;
 pub mod proc_net;
+pub mod cmdline;
+
+pub mod cn_proc;
+
+pub mod proc_pid;

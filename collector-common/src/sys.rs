@@ -3,3 +3,4 @@
 
 pub mod inotify;
 pub mod netlink;
+pub mod connector;

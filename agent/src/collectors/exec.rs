@@ -1,0 +1,305 @@
+//! `ProcessCreate`: one event for every program that is executed.
+//!
+//! Two back ends tell that something ran: [`connector`], where the kernel says so at once, and [`poll`], a repeated
+//! look at `/proc`. What ran is read from `/proc` by [`image`] and written down by [`event`], the same for both.
+
+pub mod connector;
+
+pub mod event;
+
+pub mod image;
+
+pub mod poll;
+
+use std::sync::Arc;
+
+use collector_common::collector::{
+    Closed, Collector, Context, Draft, Failure, ProcessBackend, Running, Settings, Survey,
+};
+use collector_common::event::kind::Kind;
+use collector_common::event::payload::{self, Payload};
+use collector_common::root::Root;
+use collector_common::sys::connector::Connector;
+use tokio::sync::watch;
+
+/// The collector.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessCreate;
+
+/// The back end in use, with what it needs.
+#[derive(Debug)]
+enum Backend {
+    Connector(Connector),
+    /// With what keeps a better one from working, unless this one was asked for.
+    Poll(Option<String>),
+}
+
+impl Collector for ProcessCreate {
+    fn kind(&self) -> Kind {
+        Kind::ProcessCreate
+    }
+
+    fn survey(&self, root: &Root, settings: &Settings) -> Survey {
+        match choose(root, settings.process_backend) {
+            Ok(backend) => Survey { backend: backend.name().to_owned(), lacks: backend.gap().into_iter().collect() },
+            Err(Failure(reason)) => Survey { backend: connector::NAME.to_owned(), lacks: vec![reason] },
+        }
+    }
+
+    fn run(&self, cx: Context) -> Running {
+        Box::pin(run(cx))
+    }
+}
+
+impl Backend {
+    fn name(&self) -> &'static str {
+        match self {
+            Backend::Connector(_) => connector::NAME,
+            Backend::Poll(_) => poll::NAME,
+        }
+    }
+
+    fn gap(&self) -> Option<String> {
+        match self {
+            Backend::Connector(_) => Some(connector::GAP.to_owned()),
+            Backend::Poll(None) => Some(poll::GAP.to_owned()),
+            Backend::Poll(Some(why)) => Some(format!("{}, because {why}", poll::GAP)),
+        }
+    }
+}
+
+async fn run(mut cx: Context) -> Result<(), Failure> {
+    loop {
+        let wanted = cx.settings.borrow_and_update().process_backend;
+        let backend = choose(&cx.root, wanted)?;
+        cx.state.running(backend.name(), backend.gap());
+        let mut settings = cx.settings.clone();
+        let observed = async {
+            match backend {
+                Backend::Connector(socket) => connector::observe(&cx, socket).await,
+                Backend::Poll(_) => poll::observe(&cx).await,
+            }
+        };
+        tokio::select! {
+            ended = observed => return ended,
+            () = other_backend_wanted(&mut settings, wanted) => {}
+        }
+    }
+}
+
+/// The connector speaks of the machine this process runs on, so another root can only be looked at.
+fn choose(root: &Root, wanted: ProcessBackend) -> Result<Backend, Failure> {
+    let connector = || match root.is_host() {
+        true => Connector::subscribe().map_err(|error| error.to_string()),
+        false => Err("the netlink process connector tells only of the running machine".to_owned()),
+    };
+    match wanted {
+        ProcessBackend::Connector => connector().map(Backend::Connector).map_err(Failure),
+        ProcessBackend::Poll => Ok(Backend::Poll(None)),
+        ProcessBackend::Auto => Ok(connector().map_or_else(|why| Backend::Poll(Some(why)), Backend::Connector)),
+    }
+}
+
+async fn other_backend_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend) {
+    if settings.wait_for(|settings| settings.process_backend != wanted).await.is_err() {
+        // Nobody is left who could change a setting.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Says of every program that already runs that it does. `/proc` waits for us, so the events may wait for room.
+async fn report_running(cx: &Context) -> Result<(), Closed> {
+    let pids = poll::pids(&cx.root).unwrap_or_default();
+    for entry in pids {
+        let image = image::Image::read(&cx.root, entry.pid);
+        if image.is_program() {
+            let event = event::snapshot(entry.pid, &image);
+            cx.out.send(draft(cx, event)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The event of an exec that was noticed just now.
+fn draft(cx: &Context, event: payload::ProcessCreate) -> Draft {
+    Draft::new(cx.clock.now(), Payload::ProcessCreate(event))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use collector_common::clock::Clock;
+    use collector_common::collector::{LoginSource, State, StateSlot, channel};
+    use collector_common::event::payload::ProcessCreate as Event;
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    /// A context of this machine, and the events that come out of it.
+    pub fn context(process_backend: ProcessBackend) -> (Context, mpsc::Receiver<Draft>) {
+        let (cx, _, events) = adjustable(Settings {
+            snapshot_interval: Duration::from_secs(3600),
+            login_source: LoginSource::Auto,
+            process_backend,
+            process_snapshot: false,
+        });
+        (cx, events)
+    }
+
+    fn adjustable(settings: Settings) -> (Context, watch::Sender<Arc<Settings>>, mpsc::Receiver<Draft>) {
+        let root = Root::host();
+        let (out, events) = channel(BTreeMap::new());
+        let (sender, settings) = watch::channel(Arc::new(settings));
+        let cx = Context { clock: Clock::new(&root), root, settings, out, state: StateSlot::new(), once: false };
+        (cx, sender, events)
+    }
+
+    /// Runs the collector and waits for the first event that `wanted` accepts.
+    async fn first(events: &mut mpsc::Receiver<Draft>, wanted: impl Fn(&Event) -> bool) -> Event {
+        let search = async {
+            loop {
+                match events.recv().await.expect("the collector still runs").payload {
+                    Some(Payload::ProcessCreate(event)) if wanted(&event) => return event,
+                    _ => {}
+                }
+            }
+        };
+        timeout(Duration::from_secs(20), search).await.expect("the event comes")
+    }
+
+    async fn until_running(state: &StateSlot) {
+        while state.get() == State::Starting {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What a shell of ours must look like to the collector.
+    fn assert_is_our_shell(event: &Event, pid: u32, line: &str) {
+        let shell = std::fs::canonicalize("/bin/sh").unwrap();
+        assert_eq!(event.executable, shell.to_str().unwrap());
+        assert_eq!(event.command_line, line);
+        assert_eq!(event.process_id, i64::from(pid));
+        assert_eq!(event.parent_process_id, i64::from(std::process::id()));
+        assert_eq!(event.user_id, nix::unistd::getuid().to_string());
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(event.extra_details["ParentExecutable"], own.to_str().unwrap());
+        assert!(!event.extra_details.contains_key("Incomplete"), "{event:?}");
+    }
+
+    #[tokio::test]
+    async fn the_kernel_announces_a_shell() {
+        let (cx, mut events) = context(ProcessBackend::Connector);
+        if let Err(Failure(why)) = choose(&cx.root, ProcessBackend::Connector) {
+            eprintln!("not run: {why}");
+            assert!(!nix::unistd::getuid().is_root() || why.contains("namespace"), "{why}");
+            return;
+        }
+        let state = cx.state.clone();
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        until_running(&state).await;
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "echo edgewarden-test; sleep 0.3"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = shell.id();
+        let event = first(&mut events, |event| event.process_id == i64::from(pid)).await;
+        assert_is_our_shell(&event, pid, "/bin/sh -c 'echo edgewarden-test; sleep 0.3'");
+        let sleep = first(&mut events, |event| event.parent_process_id == i64::from(pid)).await;
+        assert_eq!(sleep.command_line, "sleep 0.3");
+        assert!(matches!(state.get(), State::Running { backend, .. } if backend == connector::NAME));
+        running.abort();
+        shell.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_look_at_proc_finds_a_shell_that_stays_and_none_that_was_there() {
+        let line = "echo edgewarden-poll; read line";
+        let spawn = || {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", line]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+        };
+        let mut before = spawn();
+        let (cx, mut events) = context(ProcessBackend::Poll);
+        let state = cx.state.clone();
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        until_running(&state).await;
+        // The collector has listed what already ran as soon as it first waits.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut shell = spawn();
+        let pid = shell.id();
+        let event = first(&mut events, |event| event.command_line.contains("edgewarden-poll")).await;
+        assert_is_our_shell(&event, pid, &format!("/bin/sh -c '{line}'"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let again = std::iter::from_fn(|| events.try_recv().ok()).filter(
+            |draft| matches!(&draft.payload, Some(Payload::ProcessCreate(event)) if event.process_id == i64::from(pid)),
+        );
+        assert_eq!(again.count(), 0, "one exec is one event");
+        running.abort();
+        for shell in [&mut before, &mut shell] {
+            shell.stdin.take();
+            shell.wait().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_already_runs_is_reported_when_asked_for() {
+        let mut sleep = Command::new("/bin/sleep").arg("31.41").spawn().unwrap();
+        let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
+        let (cx, _sender, mut events) = adjustable(Settings { process_snapshot: true, ..settings });
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        let event = first(&mut events, |event| event.command_line.ends_with("sleep 31.41")).await;
+        assert_eq!(event.extra_details["Snapshot"], "true");
+        assert!(event.extra_details["StartBoottimeMs"].parse::<u64>().unwrap() > 0);
+        running.abort();
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_back_end_takes_over_when_it_is_asked_for() {
+        let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
+        let (cx, sender, _events) = adjustable(settings.clone());
+        let state = cx.state.clone();
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        until_running(&state).await;
+        let poll = state.get();
+        assert_eq!(poll, State::Running { backend: poll::NAME.to_owned(), gap: Some(poll::GAP.to_owned()) });
+        sender.send_replace(Arc::new(Settings { process_backend: ProcessBackend::Auto, ..settings }));
+        while state.get() == poll {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn the_collector_ends_with_the_recorder() {
+        let (cx, events) = context(ProcessBackend::Auto);
+        drop(events);
+        let state = cx.state.clone();
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        until_running(&state).await;
+        let mut shell = Command::new("/bin/sleep").arg("2").spawn().unwrap();
+        assert_eq!(timeout(Duration::from_secs(20), running).await.unwrap().unwrap(), Ok(()));
+        shell.wait().unwrap();
+    }
+
+    #[test]
+    fn a_survey_says_what_would_run_and_what_it_lacks() {
+        let (cx, _events) = context(ProcessBackend::Poll);
+        let settings = cx.settings.borrow().clone();
+        let expected = Survey { backend: poll::NAME.to_owned(), lacks: vec![poll::GAP.to_owned()] };
+        assert_eq!(ProcessCreate.survey(&cx.root, &settings), expected);
+
+        let elsewhere = Root::at("/nonexistent");
+        let auto = Settings { process_backend: ProcessBackend::Auto, ..(*settings).clone() };
+        let survey = ProcessCreate.survey(&elsewhere, &auto);
+        assert_eq!(survey.backend, poll::NAME);
+        assert!(survey.lacks[0].contains("because the netlink process connector"), "{survey:?}");
+        let forced = Settings { process_backend: ProcessBackend::Connector, ..auto };
+        assert_eq!(ProcessCreate.survey(&elsewhere, &forced).backend, connector::NAME);
+    }
+}

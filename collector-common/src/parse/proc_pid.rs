@@ -1,0 +1,162 @@
+//! The files of `/proc/PID` that say what a process is (`proc(5)`, `Documentation/filesystems/proc.rst`).
+//!
+//! ```text
+//! stat      4711 (na) me) S 1 4711 ...    the name may hold anything, the last `)` ends it; then state, ppid (4th),
+//!                                         flags (9th), starttime (22nd), arg_start (48th), arg_end (49th)
+//! status    Uid:\t1000\t0\t0\t0           real, effective, saved, file system
+//! loginuid  1000                          4294967295 when nobody logged in
+//! cgroup    0::/system.slice/docker-0123456789abcdef...64 hex digits....scope
+//! ```
+
+/// `PF_FORKNOEXEC` of `include/linux/sched.h`: forked, and has not executed a program of its own.
+const FORKED_WITHOUT_EXEC: u64 = 0x40;
+
+/// `PF_KTHREAD`: a thread of the kernel, which is no program.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// A login uid nobody has set, `(uid_t) -1`.
+const UNSET: u32 = u32::MAX;
+
+/// What `stat` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The name of the program as it was executed, at most 15 bytes, until the process changes it.
+    pub name: Vec<u8>,
+    /// The parent; 0 for the first process and for one whose parent is in another pid namespace.
+    pub parent_pid: i32,
+    /// When the process was made, in hundredths of a second since boot (`USER_HZ` is 100 on every architecture with
+    /// a kernel of this century but alpha and ia64), suspend included.
+    pub start_ticks: u64,
+    /// Length of the argument area in bytes; 0 when we may not know.
+    pub argument_bytes: u64,
+    flags: u64,
+}
+
+/// Real and effective uid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uids {
+    /// Who started it.
+    pub real: u32,
+    /// Whose rights it has.
+    pub effective: u32,
+}
+
+impl Stat {
+    /// Reads `/proc/PID/stat`.
+    pub fn parse(text: &[u8]) -> Option<Stat> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let name = text.get(open + 1..close)?.to_vec();
+        let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+        // The first field behind the name is the third of the line.
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Stat {
+            name,
+            parent_pid: i32::try_from(number(4)?).ok()?,
+            flags: number(9)?,
+            start_ticks: number(22)?,
+            argument_bytes: number(49).unwrap_or(0).saturating_sub(number(48).unwrap_or(0)),
+        })
+    }
+
+    /// Whether it still runs its parent's program.
+    pub fn has_not_executed(&self) -> bool {
+        self.flags & FORKED_WITHOUT_EXEC != 0
+    }
+
+    /// Whether it is a thread of the kernel.
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & KERNEL_THREAD != 0
+    }
+}
+
+/// Reads the uids from `/proc/PID/status`.
+pub fn uids(status: &[u8]) -> Option<Uids> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let mut numbers = std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(str::parse);
+    Some(Uids { real: numbers.next()?.ok()?, effective: numbers.next()?.ok()? })
+}
+
+/// Reads `/proc/PID/loginuid`.
+pub fn login_uid(text: &[u8]) -> Option<u32> {
+    let uid = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
+    (uid != UNSET).then_some(uid)
+}
+
+/// The container a process is in, by the 64 hexadecimal digits that container engines put into the name of its
+/// control group. The innermost, if there are several.
+pub fn container_id(cgroup: &[u8]) -> Option<String> {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let id = cgroup.split(|byte| !is_digit(byte)).rfind(|run| run.len() == 64)?;
+    Some(String::from_utf8_lossy(id).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &[u8] = b"4711 (a) S (b) S 12 4711 4711 0 -1 4194368 1 0 0 0 1 2 0 0 20 0 1 0 98765 1 2 3 4 5 6 7 8 9 \
+        0 0 0 0 0 0 17 1 0 0 0 0 0 1 2 3 1000 1017 5 6 0\n";
+
+    #[test]
+    fn a_name_cannot_shift_the_fields() {
+        let stat = Stat::parse(STAT).unwrap();
+        assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (&b"a) S (b"[..], 12, 98_765));
+        assert_eq!(stat.argument_bytes, 17);
+        assert!(stat.has_not_executed() && !stat.is_kernel_thread());
+    }
+
+    #[test]
+    fn this_process_reads_like_a_process() {
+        let stat = Stat::parse(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
+        let cmdline = std::fs::read("/proc/self/cmdline").unwrap();
+        assert_eq!(stat.argument_bytes, cmdline.len() as u64);
+        assert!(!stat.has_not_executed() && !stat.is_kernel_thread());
+        assert!(stat.start_ticks > 0);
+        assert_eq!(u32::try_from(stat.parent_pid).unwrap(), std::os::unix::process::parent_id());
+        let uids = uids(&std::fs::read("/proc/self/status").unwrap()).unwrap();
+        assert_eq!(uids.real, nix::unistd::getuid().as_raw());
+        assert_eq!(uids.effective, nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn ids_are_read_and_the_unset_one_is_none() {
+        let expected = Uids { real: 1000, effective: 0 };
+        assert_eq!(uids(b"Name:\tUid:\nUid:\t1000\t0\t0\t0\nGid:\t1\n"), Some(expected));
+        assert_eq!(login_uid(b"1000"), Some(1000));
+        assert_eq!(login_uid(b"4294967295"), None);
+    }
+
+    #[test]
+    fn a_container_is_named_by_its_64_digits_only() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [
+            format!("0::/docker/{id}\n"),
+            format!("1:name=x:/\n0::/kubepods/pod{}/cri-containerd-{id}.scope\n", "a".repeat(32)),
+        ] {
+            assert_eq!(container_id(path.as_bytes()), Some(id.clone()));
+        }
+        assert_eq!(container_id(format!("0::/x/{id}a\n").as_bytes()), None);
+        assert_eq!(container_id(b"0::/user.slice/user-1000.slice\n"), None);
+    }
+
+    #[test]
+    fn mangled_files_never_panic() {
+        let mut random = fastrand::Rng::with_seed(13);
+        for _ in 0..5000 {
+            let mut bytes = STAT.to_vec();
+            for _ in 0..random.usize(..8) {
+                let at = random.usize(..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            bytes.truncate(random.usize(..=bytes.len()));
+            if let Some(stat) = Stat::parse(&bytes) {
+                assert!(stat.parent_pid >= 0);
+            }
+            assert_eq!(uids(&bytes), None);
+            assert_eq!(container_id(&bytes), None);
+            assert!(login_uid(&bytes).is_none_or(|uid| uid != UNSET));
+        }
+    }
+}
