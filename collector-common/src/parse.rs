@@ -1,12 +1,10 @@
 //! Pure readers of bytes that somebody else wrote. Each takes bytes or text and gives a value; none does I/O, and none
 //! can panic on any input.
 
+pub mod cmdline;
+pub mod cn_proc;
 pub mod inet_diag;
 pub mod inet_socket;
 pub mod passwd;
 pub mod proc_net;
-pub mod cmdline;
-
-pub mod cn_proc;
-
 pub mod proc_pid;

@@ -1,6 +1,6 @@
 //! Safe surfaces over system calls: the only place in the project with `unsafe`.
 #![allow(unsafe_code)]
 
+pub mod connector;
 pub mod inotify;
 pub mod netlink;
-pub mod connector;

@@ -129,7 +129,7 @@ mod tests {
         for second in [0, 1, 59, 61, 62] {
             drops.note(&cx, start + Duration::from_secs(second)).unwrap();
         }
-        assert_eq!(cx.out.take_lost(), [(Kind::ProcessCreate, 5)]);
+        assert_eq!(cx.out.losses().take(), [(Kind::ProcessCreate, 5)]);
         let mut said = Vec::new();
         while let Ok(draft) = events.try_recv() {
             assert!(draft.security_relevant);
