@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::collect::{self, Format, Request};
 use crate::collectors;
 use crate::config::problem::Problem;
-use crate::config::{Config, EX_CONFIG, duration, load_file};
+use crate::config::{Config, DEFAULT_FILE, EX_CONFIG, duration, load_file};
 use crate::daemon::{self, StartError};
 use crate::{check, identity, status};
 
@@ -95,7 +95,9 @@ fn run(config_file: Option<PathBuf>) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
-    match block_on(daemon::run(config, config_file)) {
+    // A file that vanishes later must not turn into the defaults at the next SIGHUP.
+    let reload_file = config_file.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|usual| usual.exists()));
+    match block_on(daemon::run(config, reload_file)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(StartError::Configuration(reason))) => fail(&reason, EX_CONFIG),
         Ok(Err(StartError::Machine(reason))) => fail(&reason, 1),

@@ -32,6 +32,12 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// The first pause after a failed connection, doubled with each failure up to the cap.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
+/// A connection that ended sooner after it was opened looks like one that somebody else took over.
+const SHORT_LIVED: Duration = Duration::from_secs(60);
+
+/// So many of those in a row are named in `status`.
+const TAKEOVERS: u32 = 3;
+
 /// No pause is longer.
 const BACK_OFF_CAP: Duration = Duration::from_secs(300);
 
@@ -102,6 +108,7 @@ impl Uplink {
     /// Sends until `stop` turns true, and then for a few seconds more what is left.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut failures = 0;
+        let mut short_lived = 0;
         while !*stop.borrow_and_update() {
             let Some(endpoint) = self.endpoint.borrow_and_update().clone() else {
                 tokio::select! {
@@ -110,16 +117,20 @@ impl Uplink {
                 }
                 continue;
             };
-            let acknowledged = self.status.get().acknowledged_messages;
+            let (before, opened) = (self.status.get(), Instant::now());
             let end = match Link::open(&endpoint, WINDOW_MESSAGES).await {
                 Ok(link) => self.session(link, &mut stop).await,
                 Err(why) => End::Broken(why),
             };
             self.status.change(|facts| facts.is_connected = false);
             if let End::Broken(why) = end {
+                let after = self.status.get();
                 // A connection over which something got through was a good one.
-                let got_through = self.status.get().acknowledged_messages > acknowledged;
+                let got_through = after.acknowledged_messages > before.acknowledged_messages;
                 failures = if got_through { 1 } else { failures + 1 };
+                let was_taken_in = after.connections > before.connections;
+                short_lived = if was_taken_in && opened.elapsed() < SHORT_LIVED { short_lived + 1 } else { 0 };
+                let why = suspect_takeover(why, short_lived, &endpoint.client_id);
                 let pause = back_off(failures, fastrand::f64());
                 warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
                 self.status.change(|facts| facts.trouble = Some(why));
@@ -246,6 +257,18 @@ impl Uplink {
     }
 }
 
+/// A hub closes the older of two connections with one id (MQTT 3.1.1, 3.1.4-2), so two devices with one id push each
+/// other off for ever, and each sees connections that end soon after they were made.
+fn suspect_takeover(why: String, short_lived: u32, client_id: &str) -> String {
+    if short_lived < TAKEOVERS {
+        return why;
+    }
+    format!(
+        "{why}; {short_lived} connections in a row ended soon after the hub took us in: does another device use the id \
+         {client_id}?"
+    )
+}
+
 /// A random pause between nothing and twice the last one, so that a fleet does not come back all at once.
 fn back_off(failures: u32, random: f64) -> Duration {
     let ceiling = BACK_OFF.saturating_mul(2_u32.saturating_pow(failures.min(16)));
@@ -262,6 +285,13 @@ async fn sleep_until(wake: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repeated_takeovers_are_named() {
+        let why = || "closed by peer".to_owned();
+        assert_eq!(suspect_takeover(why(), 2, "press-17"), "closed by peer");
+        assert!(suspect_takeover(why(), 3, "press-17").ends_with("does another device use the id press-17?"));
+    }
 
     #[test]
     fn the_pause_grows_to_a_cap_and_is_spread() {
