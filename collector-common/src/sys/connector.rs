@@ -11,7 +11,10 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::parse::cn_proc::{self, CN_PROC, Message, Operation, PROC_EVENT_EXEC, WHAT_OFFSET};
 
@@ -99,6 +102,13 @@ impl Connector {
             }
         }
         Connector::attempt()
+    }
+
+    /// Lets the runtime watch the socket. Fails outside of a runtime with I/O and where `epoll_ctl(2)` does.
+    pub fn watch(self) -> io::Result<AsyncFd<Connector>> {
+        // SAFETY: the connector owns its descriptor and neither closes nor replaces it before it is dropped.
+        let watched = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        watched.map_err(io::Error::from)
     }
 
     /// Takes one message without waiting. `WouldBlock` when there is none; other errors are the socket's end.
@@ -228,12 +238,6 @@ impl Drop for Connector {
         if self.counted {
             drop(self.send(&cn_proc::request(Operation::Ignore, 0, None)));
         }
-    }
-}
-
-impl AsFd for Connector {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 

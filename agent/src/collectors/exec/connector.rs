@@ -11,8 +11,6 @@ use collector_common::event::kind::Kind;
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::cn_proc::{self, Message};
 use collector_common::sys::connector::{Connector, DATAGRAM_BYTES, Received};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::event::process_create;
 use super::image::Image;
@@ -41,7 +39,7 @@ enum Turn {
 
 /// Reports execs until the recorder is gone.
 pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
-    let socket = AsyncFd::with_interest(socket, Interest::READABLE).map_err(|error| failure("watching", &error))?;
+    let socket = socket.watch().map_err(|error| failure("watching", &error))?;
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
