@@ -2,3 +2,5 @@
 #![allow(unsafe_code)]
 
 pub mod connector;
+
+pub mod scheduling;

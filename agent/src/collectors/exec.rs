@@ -34,6 +34,14 @@ enum Backend {
     Poll(Option<String>),
 }
 
+/// Lets the reader run before the program that would end meanwhile (`capabilities(7)`).
+const CAP_SYS_NICE: u32 = 23;
+const LATE: &str = "many programs that end at once are gone before they are read: give the agent CAP_SYS_NICE";
+
+/// Without it the programs of other users keep their paths to themselves (`ptrace(2)`).
+const CAP_SYS_PTRACE: u32 = 19;
+const BLIND: &str = "the paths of programs of other users cannot be read: give the agent CAP_SYS_PTRACE";
+
 impl Collector for ProcessCreate {
     fn kind(&self) -> Kind {
         Kind::ProcessCreate
@@ -41,10 +49,7 @@ impl Collector for ProcessCreate {
 
     fn survey(&self, root: &Root, settings: &Settings) -> Survey {
         match choose(root, settings.process_backend) {
-            Ok(backend) => {
-                let lacks = [Some(backend.gap()), image::blindness(root)].into_iter().flatten().collect();
-                Survey { backend: backend.name().to_owned(), lacks }
-            }
+            Ok(backend) => Survey { backend: backend.name().to_owned(), lacks: backend.lacks(root) },
             Err(Failure(reason)) => Survey { backend: connector::NAME.to_owned(), lacks: vec![reason] },
         }
     }
@@ -62,12 +67,19 @@ impl Backend {
         }
     }
 
-    fn gap(&self) -> String {
-        match self {
+    /// What it does not see, and what would help.
+    fn lacks(&self, root: &Root) -> Vec<String> {
+        let gap = match self {
             Backend::Connector(_) => connector::GAP.to_owned(),
             Backend::Poll(None) => poll::GAP.to_owned(),
             Backend::Poll(Some(why)) => format!("{}, because {why}", poll::GAP),
-        }
+        };
+        let late = matches!(self, Backend::Connector(_)) && !image::may(root, CAP_SYS_NICE);
+        let blind = !image::may(root, CAP_SYS_PTRACE);
+        let mut lacks = vec![gap];
+        lacks.extend(late.then(|| LATE.to_owned()));
+        lacks.extend(blind.then(|| BLIND.to_owned()));
+        lacks
     }
 }
 
@@ -75,8 +87,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
     loop {
         let wanted = cx.settings.borrow_and_update().process_backend;
         let backend = choose(&cx.root, wanted)?;
-        let gaps: Vec<String> = [Some(backend.gap()), image::blindness(&cx.root)].into_iter().flatten().collect();
-        cx.state.running(backend.name(), Some(gaps.join("; ")));
+        cx.state.running(backend.name(), Some(backend.lacks(&cx.root).join("; ")));
         let mut settings = cx.settings.clone();
         let observed = async {
             match backend {

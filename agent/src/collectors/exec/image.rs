@@ -88,14 +88,10 @@ impl Image {
     }
 }
 
-/// Without this capability the programs of other users keep their paths to themselves (`ptrace(2)`).
-const CAP_SYS_PTRACE: u32 = 19;
-
-/// What this process may not read of others, if anything.
-pub fn blindness(root: &Root) -> Option<String> {
-    let status = read_at_most(File::open(root.path("/proc/self/status")).ok()?, FILE_BYTES).ok()?;
-    let words = "the paths of programs of other users cannot be read: give the agent CAP_SYS_PTRACE";
-    (!proc_pid::has_capability(&status, CAP_SYS_PTRACE)?).then(|| words.to_owned())
+/// Whether this process has a capability, as far as `/proc` tells. Where it does not, nothing is said to be missing.
+pub fn may(root: &Root, capability: u32) -> bool {
+    let status = || read_at_most(File::open(root.path("/proc/self/status")).ok()?, FILE_BYTES).ok();
+    status().and_then(|status| proc_pid::has_capability(&status, capability)).unwrap_or(true)
 }
 
 /// When a process was made, in the unit of [`Stat::start_ticks`].
