@@ -4,3 +4,4 @@
 pub mod connector;
 pub mod inotify;
 pub mod netlink;
+pub mod scheduling;

@@ -34,6 +34,14 @@ enum Backend {
     Poll(Option<String>),
 }
 
+/// Lets the reader run before the program that would end meanwhile (`capabilities(7)`).
+const CAP_SYS_NICE: u32 = 23;
+const LATE: &str = "many programs that end at once are gone before they are read: give the agent CAP_SYS_NICE";
+
+/// Without it the programs of other users keep their paths to themselves (`ptrace(2)`).
+const CAP_SYS_PTRACE: u32 = 19;
+const BLIND: &str = "the paths of programs of other users cannot be read: give the agent CAP_SYS_PTRACE";
+
 impl Collector for ProcessCreate {
     fn kind(&self) -> Kind {
         Kind::ProcessCreate
@@ -41,7 +49,7 @@ impl Collector for ProcessCreate {
 
     fn survey(&self, root: &Root, settings: &Settings) -> Survey {
         match choose(root, settings.process_backend) {
-            Ok(backend) => Survey { backend: backend.name().to_owned(), lacks: backend.gap().into_iter().collect() },
+            Ok(backend) => Survey { backend: backend.name().to_owned(), lacks: backend.lacks(root) },
             Err(Failure(reason)) => Survey { backend: connector::NAME.to_owned(), lacks: vec![reason] },
         }
     }
@@ -59,12 +67,19 @@ impl Backend {
         }
     }
 
-    fn gap(&self) -> Option<String> {
-        match self {
-            Backend::Connector(_) => Some(connector::GAP.to_owned()),
-            Backend::Poll(None) => Some(poll::GAP.to_owned()),
-            Backend::Poll(Some(why)) => Some(format!("{}, because {why}", poll::GAP)),
-        }
+    /// What it does not see, and what would help.
+    fn lacks(&self, root: &Root) -> Vec<String> {
+        let gap = match self {
+            Backend::Connector(_) => connector::GAP.to_owned(),
+            Backend::Poll(None) => poll::GAP.to_owned(),
+            Backend::Poll(Some(why)) => format!("{}, because {why}", poll::GAP),
+        };
+        let late = matches!(self, Backend::Connector(_)) && !image::may(root, CAP_SYS_NICE);
+        let blind = !image::may(root, CAP_SYS_PTRACE);
+        let mut lacks = vec![gap];
+        lacks.extend(late.then(|| LATE.to_owned()));
+        lacks.extend(blind.then(|| BLIND.to_owned()));
+        lacks
     }
 }
 
@@ -72,7 +87,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
     loop {
         let wanted = cx.settings.borrow_and_update().process_backend;
         let backend = choose(&cx.root, wanted)?;
-        cx.state.running(backend.name(), backend.gap());
+        cx.state.running(backend.name(), Some(backend.lacks(&cx.root).join("; ")));
         let mut settings = cx.settings.clone();
         let observed = async {
             match backend {
@@ -267,7 +282,8 @@ pub mod tests {
         let running = tokio::spawn(ProcessCreate.run(cx));
         until_running(&state).await;
         let poll = state.get();
-        assert_eq!(poll, State::Running { backend: poll::NAME.to_owned(), gap: Some(poll::GAP.to_owned()) });
+        let State::Running { backend, gap: Some(gap) } = &poll else { panic!("{poll:?}") };
+        assert!(backend == poll::NAME && gap.starts_with(poll::GAP), "{poll:?}");
         sender.send_replace(Arc::new(Settings { process_backend: ProcessBackend::Auto, ..settings }));
         while state.get() == poll {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -291,8 +307,10 @@ pub mod tests {
     fn a_survey_says_what_would_run_and_what_it_lacks() {
         let (cx, _events) = context(ProcessBackend::Poll);
         let settings = cx.settings.borrow().clone();
-        let expected = Survey { backend: poll::NAME.to_owned(), lacks: vec![poll::GAP.to_owned()] };
-        assert_eq!(ProcessCreate.survey(&cx.root, &settings), expected);
+        let survey = ProcessCreate.survey(&cx.root, &settings);
+        assert_eq!((survey.backend.as_str(), survey.lacks[0].as_str()), (poll::NAME, poll::GAP));
+        let may_trace = nix::unistd::geteuid().is_root();
+        assert!(!may_trace || survey.lacks.len() == 1, "{survey:?}");
 
         let elsewhere = Root::at("/nonexistent");
         let auto = Settings { process_backend: ProcessBackend::Auto, ..(*settings).clone() };

@@ -78,6 +78,14 @@ pub fn uids(status: &[u8]) -> Option<Uids> {
     Some(Uids { real: numbers.next()?.ok()?, effective: numbers.next()?.ok()? })
 }
 
+/// Whether the effective capabilities in `/proc/PID/status` hold the one with this number (`capabilities(7)`,
+/// `include/uapi/linux/capability.h`).
+pub fn has_capability(status: &[u8], number: u32) -> Option<bool> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"CapEff:"))?;
+    let set = u64::from_str_radix(std::str::from_utf8(line).ok()?.trim(), 16).ok()?;
+    Some(set.checked_shr(number)? & 1 == 1)
+}
+
 /// Reads `/proc/PID/loginuid`.
 pub fn login_uid(text: &[u8]) -> Option<u32> {
     let uid = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
@@ -124,6 +132,10 @@ mod tests {
     fn ids_are_read_and_the_unset_one_is_none() {
         let expected = Uids { real: 1000, effective: 0 };
         assert_eq!(uids(b"Name:\tUid:\nUid:\t1000\t0\t0\t0\nGid:\t1\n"), Some(expected));
+        let status = b"Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000080000\n";
+        assert_eq!(has_capability(status, 19), Some(true));
+        assert_eq!(has_capability(status, 20), Some(false));
+        assert_eq!((has_capability(status, 64), has_capability(b"CapEff:\tx\n", 1)), (None, None));
         assert_eq!(login_uid(b"1000"), Some(1000));
         assert_eq!(login_uid(b"4294967295"), None);
     }

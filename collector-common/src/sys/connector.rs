@@ -9,9 +9,9 @@
 //! The messages are read by [`crate::parse::cn_proc`].
 
 use std::fmt;
-use std::io;
+use std::io::{self, PipeReader};
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::parse::cn_proc::{self, CN_PROC, Message, Operation, PROC_EVENT_EXEC, WHAT_OFFSET};
 
@@ -50,6 +50,15 @@ pub enum Received {
     Foreign,
     /// The kernel had no room and dropped messages; how many, nobody knows.
     Dropped,
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// There may be something to receive.
+    Ready,
+    /// Nobody wants to know any more.
+    Stop,
 }
 
 /// Why there is no subscription.
@@ -99,6 +108,20 @@ impl Connector {
             }
         }
         Connector::attempt()
+    }
+
+    /// Waits until there is something to receive, or until the other end of the pipe `stop` is closed.
+    pub fn wait(&self, stop: &PipeReader) -> io::Result<Wake> {
+        let wanted = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds = [wanted(self.fd.as_raw_fd()), wanted(stop.as_raw_fd())];
+        // SAFETY: the array lives through the call and 2 is its length.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+        match check(ready) {
+            Ok(()) if fds[1].revents != 0 => Ok(Wake::Stop),
+            Ok(()) => Ok(Wake::Ready),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wake::Ready),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes one message without waiting. `WouldBlock` when there is none; other errors are the socket's end.
@@ -231,18 +254,6 @@ impl Drop for Connector {
     }
 }
 
-impl AsFd for Connector {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Connector {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
 fn open() -> Result<Connector, SubscribeError> {
     let (fd, anchor) = (member()?, member()?);
     hold_open(&anchor).map_err(|error| SubscribeError::Failed("setsockopt", error))?;
@@ -351,5 +362,22 @@ mod tests {
             let seen = messages_until(&connector, pid);
             assert!(seen.iter().all(|message| matches!(message, Message::Exec { .. })), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_wait_ends_when_nobody_wants_to_know_any_more() {
+        let Ok(connector) = Connector::subscribe() else {
+            eprintln!("not run: see the other test for why");
+            return;
+        };
+        let (stop, held) = io::pipe().unwrap();
+        let waiting = std::thread::spawn(move || {
+            let mut buffer = [0; DATAGRAM_BYTES];
+            while connector.wait(&stop).unwrap() == Wake::Ready {
+                while connector.receive(&mut buffer).is_ok() {}
+            }
+        });
+        drop(held);
+        waiting.join().unwrap();
     }
 }

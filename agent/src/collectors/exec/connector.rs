@@ -1,18 +1,29 @@
 //! Execs as the kernel announces them (`collector_common::sys::connector`).
 //!
-//! The announcement holds the number of the process and nothing else, so `/proc` is asked in the same breath. What
-//! the kernel could not keep for us is counted and said.
+//! The announcement holds the number of the process and nothing else, so `/proc` is asked in the same breath, by
+//! a thread of its own that runs before the ordinary ones: a program that ends at once would otherwise be gone in
+//! nearly every second case on a busy machine, and a file of `/proc` whose owner holds it up blocks nobody else.
+//!
+//! ```text
+//! kernel --datagram--> thread "exec": recv, read /proc/PID, offer --bounded queue--> recorder
+//!                        ^ ends when the pipe that `observe` holds is closed
+//! ```
+//!
+//! What the kernel could not keep for us is counted and said.
 
-use std::io;
+use std::io::{self, PipeReader};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use collector_common::collector::{Closed, Context, Draft, Failure};
+use collector_common::clock::Clock;
+use collector_common::collector::{Closed, Context, Draft, Emitter, Failure};
 use collector_common::event::kind::Kind;
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::cn_proc::{self, Message};
-use collector_common::sys::connector::{Connector, DATAGRAM_BYTES, Received};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use collector_common::root::Root;
+use collector_common::sys::connector::{Connector, DATAGRAM_BYTES, Received, Wake};
+use collector_common::sys::scheduling;
+use tokio::sync::oneshot;
 
 use super::event::process_create;
 use super::image::Image;
@@ -22,71 +33,103 @@ use super::report_running;
 pub const NAME: &str = "netlink process connector";
 
 /// What this back end does not see.
-pub const GAP: &str = "a program that ends within about a millisecond is reported without the path or the arguments that were gone by then";
+pub const GAP: &str = "a program that ends within a fraction of a millisecond is reported without the path or the \
+                       arguments that were gone by then";
 
-/// After this many events others may have their turn.
+/// After this many events the thread looks whether it is still wanted.
 const EVENTS_PER_TURN: usize = 64;
+
+/// The thread reads small files into the heap and calls nothing deep.
+const STACK_BYTES: usize = 256 * 1024;
 
 /// At most one remark about drops in this time; the count goes on meanwhile.
 const ALARM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What one turn found.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    /// Nothing is left.
-    Empty,
-    /// There may be more.
-    More,
-}
-
-/// Reports execs until the recorder is gone.
+/// Reports execs until dropped or until the recorder is gone.
 pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
-    let socket = AsyncFd::with_interest(socket, Interest::READABLE).map_err(|error| failure("watching", &error))?;
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
-    let mut drops = Drops::default();
-    loop {
-        let mut ready = socket.readable().await.map_err(|error| failure("waiting for", &error))?;
-        match turn(cx, socket.get_ref(), &mut drops) {
-            Ok(Ok(Turn::Empty)) => ready.clear_ready(),
-            Ok(Ok(Turn::More)) => tokio::task::yield_now().await,
-            Ok(Err(Closed)) => return Ok(()),
-            Err(error) => return Err(failure("reading", &error)),
-        }
+    let (stop, _held) = io::pipe().map_err(|error| failure("making a pipe for", &error))?;
+    let (ended, end) = oneshot::channel();
+    let mut watch = Watch { root: cx.root.clone(), clock: cx.clock, out: cx.out.clone(), drops: Drops::default() };
+    let work = move || {
+        // When this future was dropped, nobody wants to know how the thread ended.
+        drop(ended.send(watch.run(&socket, &stop)));
+    };
+    let builder = thread::Builder::new().name("exec".to_owned()).stack_size(STACK_BYTES);
+    builder.spawn(work).map_err(|error| failure("starting a thread for", &error))?;
+    match end.await {
+        Ok(result) => result.map_err(|error| failure("reading", &error)),
+        Err(_) => Err(Failure("the thread that reads the netlink process connector died".to_owned())),
     }
-}
-
-fn turn(cx: &Context, socket: &Connector, drops: &mut Drops) -> io::Result<Result<Turn, Closed>> {
-    let mut buffer = [0; DATAGRAM_BYTES];
-    for _ in 0..EVENTS_PER_TURN {
-        let handed_over = match socket.receive(&mut buffer) {
-            Ok(Received::Datagram(bytes)) => match cn_proc::decode(&buffer[..bytes]) {
-                Ok(Message::Exec { pid, .. }) => report(cx, pid),
-                // The kernel sends nothing else through the filters, and what it may add one day is no exec.
-                _ => Ok(()),
-            },
-            Ok(Received::Foreign) => Ok(()),
-            Ok(Received::Dropped) => drops.note(cx, Instant::now()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Ok(Turn::Empty)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => return Err(error),
-        };
-        if handed_over.is_err() {
-            return Ok(Err(Closed));
-        }
-    }
-    Ok(Ok(Turn::More))
-}
-
-fn report(cx: &Context, pid: i32) -> Result<(), Closed> {
-    let at = cx.clock.now();
-    let image = Image::read(&cx.root, pid);
-    cx.out.offer(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image))))
 }
 
 fn failure(doing: &str, error: &io::Error) -> Failure {
     Failure(format!("{doing} the netlink process connector failed: {error}"))
+}
+
+/// What the thread has.
+struct Watch {
+    root: Root,
+    clock: Clock,
+    out: Emitter,
+    drops: Drops,
+}
+
+impl Watch {
+    fn run(&mut self, socket: &Connector, stop: &PipeReader) -> io::Result<()> {
+        if let Err(error) = scheduling::run_before_ordinary_threads() {
+            tracing::warn!(
+                "cannot run the exec thread before ordinary ones: {error}; short programs may end before they are \
+                 read: give the agent CAP_SYS_NICE and do not forbid real-time scheduling"
+            );
+        }
+        while socket.wait(stop)? == Wake::Ready {
+            if self.turn(socket)? == Err(Closed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles what has arrived, up to a limit.
+    fn turn(&mut self, socket: &Connector) -> io::Result<Result<(), Closed>> {
+        let mut buffer = [0; DATAGRAM_BYTES];
+        for _ in 0..EVENTS_PER_TURN {
+            let handed_over = match socket.receive(&mut buffer) {
+                Ok(Received::Datagram(bytes)) => match cn_proc::decode(&buffer[..bytes]) {
+                    Ok(Message::Exec { pid, .. }) => self.report(pid),
+                    // The kernel sends nothing else through the filters, and what it may add one day is no exec.
+                    _ => Ok(()),
+                },
+                Ok(Received::Foreign) => Ok(()),
+                Ok(Received::Dropped) => self.note_drop(Instant::now()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                Err(error) => return Err(error),
+            };
+            if handed_over.is_err() {
+                return Ok(Err(Closed));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn report(&self, pid: i32) -> Result<(), Closed> {
+        let at = self.clock.now();
+        let image = Image::read(&self.root, pid);
+        self.out.offer(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image))))
+    }
+
+    /// The kernel does not say how many it dropped. At least one is counted each time, and the remark says so.
+    fn note_drop(&mut self, now: Instant) -> Result<(), Closed> {
+        self.out.lost(Kind::ProcessCreate, 1);
+        match self.drops.note(now) {
+            Some(times) => self.out.offer(Draft::alarm(self.clock.now(), remark(times))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How often the kernel dropped execs since that was last said.
@@ -97,16 +140,14 @@ struct Drops {
 }
 
 impl Drops {
-    /// The kernel does not say how many it dropped. At least one is counted each time, and the remark says so.
-    fn note(&mut self, cx: &Context, now: Instant) -> Result<(), Closed> {
-        cx.out.lost(Kind::ProcessCreate, 1);
+    /// Counts a drop, and says how many there were if it is time to say so.
+    fn note(&mut self, now: Instant) -> Option<u64> {
         self.times = self.times.saturating_add(1);
         if self.said.is_some_and(|said| now.duration_since(said) < ALARM_INTERVAL) {
-            return Ok(());
+            return None;
         }
         self.said = Some(now);
-        let times = std::mem::take(&mut self.times);
-        cx.out.offer(Draft::alarm(cx.clock.now(), remark(times)))
+        Some(std::mem::take(&mut self.times))
     }
 }
 
@@ -125,11 +166,12 @@ mod tests {
     #[tokio::test]
     async fn drops_are_counted_each_time_and_said_once_a_minute() {
         let (cx, mut events) = context(ProcessBackend::Connector);
-        let (mut drops, start) = (Drops::default(), Instant::now());
+        let start = Instant::now();
+        let mut watch = Watch { root: cx.root, clock: cx.clock, out: cx.out, drops: Drops::default() };
         for second in [0, 1, 59, 61, 62] {
-            drops.note(&cx, start + Duration::from_secs(second)).unwrap();
+            watch.note_drop(start + Duration::from_secs(second)).unwrap();
         }
-        assert_eq!(cx.out.losses().take(), [(Kind::ProcessCreate, 5)]);
+        assert_eq!(watch.out.losses().take(), [(Kind::ProcessCreate, 5)]);
         let mut said = Vec::new();
         while let Ok(draft) = events.try_recv() {
             assert!(draft.security_relevant);

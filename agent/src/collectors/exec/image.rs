@@ -22,7 +22,7 @@ const HEAD_BYTES: usize = 8192;
 const TAIL_BYTES: usize = 4096;
 
 /// `stat`, `status` and their like are shorter; a `cgroup` file of a deep version 1 hierarchy may not be.
-const FILE_BYTES: u64 = 16 * 1024;
+const FILE_BYTES: usize = 8192;
 
 /// What is known about a process. `None` is what was gone or not ours to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,9 +88,21 @@ impl Image {
     }
 }
 
+/// Whether this process has a capability, as far as `/proc` tells. Where it does not, nothing is said to be missing.
+pub fn may(root: &Root, capability: u32) -> bool {
+    let status = || read_at_most(File::open(root.path("/proc/self/status")).ok()?, FILE_BYTES).ok();
+    status().and_then(|status| proc_pid::has_capability(&status, capability)).unwrap_or(true)
+}
+
+/// When a process was made, in the unit of [`Stat::start_ticks`].
+pub fn start_ticks(root: &Root, pid: i32) -> Option<u64> {
+    let stat = File::open(root.path(format!("/proc/{pid}/stat"))).ok()?;
+    Stat::parse(&read_at_most(stat, FILE_BYTES).ok()?).map(|stat| stat.start_ticks)
+}
+
 fn arguments(process: &Process) -> Option<ArgumentArea> {
     let file = process.open_relative("cmdline").ok()?;
-    Some(ArgumentArea::whole(read_at_most(file, HEAD_BYTES as u64).ok()?))
+    Some(ArgumentArea::whole(read_at_most(file, HEAD_BYTES).ok()?))
 }
 
 /// Reads the end of an area whose beginning filled the room for it. The length comes from `stat`; where we may not
@@ -105,7 +117,7 @@ fn complete(process: &Process, mut area: ArgumentArea, stat: Option<&Stat>) -> A
     let read = || -> io::Result<Vec<u8>> {
         let mut file = process.open_relative("cmdline").map_err(io::Error::other)?;
         file.seek(SeekFrom::Start(tail_at))?;
-        read_at_most(file, tail)
+        read_at_most(file, TAIL_BYTES)
     };
     area.tail = read().unwrap_or_default();
     let total = known.max(tail_at.saturating_add(area.tail.len() as u64));
@@ -136,9 +148,21 @@ fn file(process: &Process, name: &str) -> Option<Vec<u8>> {
     read_at_most(process.open_relative(name).ok()?, FILE_BYTES).ok()
 }
 
-fn read_at_most(file: File, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut out = Vec::new();
-    file.take(bytes).read_to_end(&mut out)?;
+/// Reads with all the room at once: the kernel writes such a file anew for each call, and a process that is about to
+/// end does not wait for a second one.
+fn read_at_most(mut file: File, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; bytes];
+    let mut filled = 0;
+    while filled < bytes {
+        match file.read(&mut out[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    out.truncate(filled);
+    out.shrink_to_fit();
     Ok(out)
 }
 

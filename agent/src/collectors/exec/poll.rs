@@ -21,7 +21,7 @@ use collector_common::root::Root;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::event::process_create;
-use super::image::Image;
+use super::image::{Image, start_ticks};
 use super::{draft, report_running};
 
 /// The words for `status` and `check`.
@@ -163,9 +163,4 @@ impl Known {
 
 fn differs(old: &Image, new: &Image) -> bool {
     (&old.executable, &old.arguments) != (&new.executable, &new.arguments)
-}
-
-fn start_ticks(root: &Root, pid: i32) -> Option<u64> {
-    let text = fs::read(root.path(format!("/proc/{pid}/stat"))).ok()?;
-    Stat::parse(&text).map(|stat| stat.start_ticks)
 }
