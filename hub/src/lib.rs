@@ -8,6 +8,7 @@
 //! A device's message is acknowledged when its rows are on disk, and not before.
 
 pub mod broker;
+pub mod demo;
 pub mod ingest;
 pub mod rows;
 pub mod schema;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use edgewarden_hub::broker::Listen;
+use edgewarden_hub::demo;
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
@@ -29,6 +30,8 @@ enum Command {
     Serve(ServeArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
+    /// Show hub and agent at work on this machine: real activity, and the rows it leads to. Needs no root.
+    Demo(DemoArgs),
 }
 
 #[derive(Args)]
@@ -68,6 +71,16 @@ struct RowsArgs {
 }
 
 #[derive(Args)]
+struct DemoArgs {
+    /// Leave the temporary directory with the store and the logs.
+    #[arg(long)]
+    keep: bool,
+    /// The agent's program [default: edgewarden beside this one].
+    #[arg(long, value_name = "PATH")]
+    agent: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct StateArg {
     /// Directory of the store [default: $STATE_DIRECTORY, else /var/lib/edgewarden-hub].
     #[arg(long = "state", value_name = "DIR")]
@@ -89,6 +102,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::Rows(args) => print_rows(args),
+        Command::Demo(args) => demo(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -104,6 +118,11 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
     let listen = Listen { address: args.listen, tls: args.tls_cert.zip(args.tls_key) };
     let settings = serve::Settings { hub: args.hub, listen, state: args.state.dir(), topic: args.topic };
     serve::run(&settings, &mut io::stdout()).await
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn demo(args: DemoArgs) -> Result<(), String> {
+    demo::run(&demo::Options { keep: args.keep, agent: args.agent }, &mut io::stdout()).await
 }
 
 fn print_rows(args: RowsArgs) -> Result<(), String> {
