@@ -1,7 +1,7 @@
 //! `demo`: hub and agent on this machine, real activity, and the rows it led to.
 //!
 //! Both are the real programs, on free ports and in a temporary directory. Every process it starts is in a guard that
-//! kills, and everything it makes in one that removes, so any way out leaves the machine as it was.
+//! kills, and everything it makes in one that removes, so any way out but SIGKILL leaves the machine as it was.
 
 mod activity;
 mod agent;
@@ -100,7 +100,11 @@ async fn story(options: &Options, dir: &Path, out: &mut impl Write) -> Result<()
     causes.push(cause);
     let (miner, cause) = activity::run_miner()?;
     causes.push(cause);
-    causes.push(login.log_in(&plan).await?);
+    let (cause, remark) = login.log_in(&plan).await?;
+    causes.push(cause);
+    if let Some(remark) = remark {
+        say(out, &format!("  note   {remark}\n"))?;
+    }
 
     let store = Store::open_to_read(&dir.join("hub")).map_err(|error| error.to_string())?;
     let seen = wait_for_rows(&store, &device, &causes).await?;

@@ -117,7 +117,9 @@ impl Source {
             Source::SshdItself => {
                 "a real ssh login; the demo dates the lines sshd writes (as root a syslog daemon would)"
             }
-            Source::Captured => "no real login: a captured log, dated now (install openssh-server and openssh-client)",
+            Source::Captured => {
+                "no real login, but a captured log, dated now (a real one needs openssh-server and openssh-client)"
+            }
         }
     }
 }
@@ -143,31 +145,28 @@ impl LoginPart {
             }
             match Sshd::start(plan, source, machine.is_root).await {
                 Ok(sshd) => return Ok((LoginPart { source, log_file, sshd: Some(sshd) }, remarks)),
-                Err(error) => remarks.push(format!("{source:?} does not work here: {error}")),
+                Err(error) => remarks.push(format!("not possible here: {}: {error}", source.in_words())),
             }
         }
         Err("no way to show a login".to_owned())
     }
 
-    /// Logs in, or lets the captured log be written.
+    /// Logs in, or writes the captured log: also when sshd is there and cannot let anybody in, as in a container with
+    /// a single uid. The sentence tells of that.
     ///
     /// # Errors
     ///
-    /// A sentence, when ssh is not let in.
-    pub async fn log_in(&self, plan: &Plan) -> Result<Cause, String> {
-        let Some(sshd) = &self.sshd else { return write_captured(&plan.dir.join("auth.log")) };
-        let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "/dev/null", "-p", &sshd.port.to_string(), "-i"]).arg(plan.dir.join("key"));
-        for option in
-            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "IdentitiesOnly=yes"]
-        {
-            ssh.args(["-o", option]);
+    /// A sentence, when there is neither a login nor a file of the demo's own to write to.
+    pub async fn log_in(&self, plan: &Plan) -> Result<(Cause, Option<String>), String> {
+        let own_log = plan.dir.join("auth.log");
+        let Some(sshd) = &self.sshd else { return Ok((write_captured(&own_log)?, None)) };
+        match sshd.log_in(plan).await {
+            Ok(cause) => Ok((cause, None)),
+            Err(error) if self.log_file.as_ref() == Some(&own_log) => {
+                Ok((write_captured(&own_log)?, Some(format!("{error}; {}", Source::Captured.in_words()))))
+            }
+            Err(error) => Err(error),
         }
-        ssh.arg(format!("{}@{}", plan.user, plan.own)).arg("true");
-        output(ssh, Duration::from_secs(5)).await?;
-        let row = login_row(&plan.user, "Success", &plan.own.to_string(), Some(&plan.uid));
-        let what = format!("{} logged in with a key from {} to sshd on port {}", plan.user, plan.own, sshd.port);
-        Ok(Cause { what, kind: "Login", rows: vec![row] })
     }
 }
 
@@ -206,12 +205,28 @@ impl Sshd {
         while !is_listening(port) {
             let ended = running.ended();
             if ended.is_some() || started.elapsed() > Duration::from_secs(4) {
+                let how = ended.map_or_else(|| "it still runs".to_owned(), |status| status.to_string());
                 let why = fs::read_to_string(&log).unwrap_or_default();
-                return Err(format!("sshd does not listen ({ended:?}): {}", why.trim()));
+                return Err(format!("sshd does not listen ({how}) {}", why.trim()));
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         Ok(Sshd { _running: running, _run_dir: run_dir, port })
+    }
+
+    async fn log_in(&self, plan: &Plan) -> Result<Cause, String> {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "/dev/null", "-p", &self.port.to_string(), "-i"]).arg(plan.dir.join("key"));
+        for option in
+            ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "IdentitiesOnly=yes"]
+        {
+            ssh.args(["-o", option]);
+        }
+        ssh.arg(format!("{}@{}", plan.user, plan.own)).arg("true");
+        output(ssh, Duration::from_secs(5)).await?;
+        let row = login_row(&plan.user, "Success", &plan.own.to_string(), Some(&plan.uid));
+        let what = format!("{} logged in with a key from {} to sshd on port {}", plan.user, plan.own, self.port);
+        Ok(Cause { what, kind: "Login", rows: vec![row] })
     }
 }
 
