@@ -20,8 +20,12 @@ struct Hub {
 
 impl Hub {
     fn start(state: &Path) -> Hub {
+        Hub::start_on(state, "127.0.0.1:0")
+    }
+
+    fn start_on(state: &Path, listen: &str) -> Hub {
         let mut child = Command::new(HUB)
-            .args(["serve", "--hub", "Plant", "--listen", "127.0.0.1:0", "--state"])
+            .args(["serve", "--hub", "Plant", "--listen", listen, "--state"])
             .arg(state)
             .stdout(Stdio::piped())
             .spawn()
@@ -89,6 +93,40 @@ fn what_was_acknowledged_survives_kill_9() {
         serde_json::from_str(&lines(&rows(state.path(), &["--device", "press-18", "--json"]))[0]).unwrap();
     assert_eq!(row["AssociatedResourceId"], "/edgewarden/hubs/plant");
     assert!(row["EventDetails"].as_str().unwrap().contains(r#""RemoteAddress":"192.0.2.9""#));
+}
+
+#[test]
+fn kill_9_in_the_middle_costs_nothing_that_was_acknowledged() {
+    let state = tempfile::tempdir().unwrap();
+    let mut hub = Hub::start(state.path());
+    let (client, mut connection) = Client::new(MqttOptions::new("press-17", "127.0.0.1", hub.port), 200);
+    for id in 0..200 {
+        client.publish("edgewarden/press-17/security", QoS::AtLeastOnce, false, login(id)).unwrap();
+    }
+    let mut acks = 0;
+    for event in connection.iter() {
+        match event {
+            Ok(Event::Incoming(Packet::PubAck(_))) => acks += 1,
+            Ok(_) => {}
+            Err(_) => break,
+        }
+        if acks == 50 {
+            hub.child.kill().unwrap();
+        }
+    }
+    assert!(acks >= 50);
+    // The broker answers in the order of the publishes, so these are the acknowledged ones.
+    let stored = lines(&rows(state.path(), &["--json"]));
+    for id in 0..acks {
+        let id = format!("0b7c5a52-57a0-4c89-9a53-0f3c{id:08x}");
+        assert!(stored.iter().any(|row| row.contains(&id)), "{id} was acknowledged and is gone");
+    }
+    // The next hub takes the port and the store over.
+    let listen = format!("127.0.0.1:{}", hub.port);
+    hub.child.wait().unwrap();
+    let hub = Hub::start_on(state.path(), &listen);
+    hub.publish("press-17", 0..60);
+    assert!(lines(&rows(state.path(), &[])).len() >= 60);
 }
 
 #[test]

@@ -49,7 +49,9 @@ impl Agent {
         login_file: Option<&Path>,
     ) -> Result<Agent, String> {
         let config = dir.join("twin.json");
-        let twin = twin(&dir.join("agent"), url, device, login_file).to_string();
+        let state = dir.join("agent");
+        std::fs::create_dir(&state).map_err(|error| format!("cannot create {}: {error}", state.display()))?;
+        let twin = twin(&state, url, device, login_file).to_string();
         std::fs::write(&config, twin).map_err(|error| format!("cannot write {}: {error}", config.display()))?;
         let log = dir.join("agent.log");
         let mut command = Command::new(binary);
@@ -110,7 +112,7 @@ fn twin(state: &Path, url: &str, device: &str, login_file: Option<&Path>) -> Val
         }
     });
     if let Some(file) = login_file {
-        desired["edgewarden"] = json!({"loginSource": "file", "loginFile": file});
+        desired["edgewarden"] = json!({"loginSource": file});
     }
     json!({
         "deviceId": device,
@@ -173,6 +175,6 @@ mod tests {
     fn the_twin_names_the_log_only_when_there_is_one() {
         let twin = |file| twin(Path::new("/s"), "mqtt://127.0.0.1:1", "demo-x", file)["properties"]["desired"].clone();
         assert_eq!(twin(None).get("edgewarden"), None);
-        assert_eq!(twin(Some(Path::new("/l")))["edgewarden"], json!({"loginSource": "file", "loginFile": "/l"}));
+        assert_eq!(twin(Some(Path::new("/l")))["edgewarden"], json!({"loginSource": "/l"}));
     }
 }
