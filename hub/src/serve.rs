@@ -49,8 +49,11 @@ pub async fn run(settings: &Settings, ready: &mut impl Write) -> Result<(), Stri
         ended = &mut serving => return ended.map_err(|error| error.to_string())?,
     }
     writeln!(ready, "listening {url}").and_then(|()| ready.flush()).map_err(|error| format!("stdout: {error}"))?;
-    if settings.listen.tls.is_none() && !settings.listen.address.ip().is_loopback() {
-        tracing::warn!(url, "no TLS and not loopback: whoever reaches this address can write as any device");
+    if !settings.listen.address.ip().is_loopback() {
+        tracing::warn!(
+            url,
+            "devices are not asked who they are: whoever reaches this address can write as any of them"
+        );
     }
     tracing::info!(url, state = %settings.state.display(), hub = settings.hub, "serving");
     tokio::select! {
