@@ -1,0 +1,126 @@
+//! Rows as a table for a terminal of 100 columns.
+
+use super::agent::COLLECTORS;
+use super::check::{Cause, Seen};
+
+/// The widest line.
+const WIDTH: usize = 100;
+
+/// The most rows of one table; the caused ones come first.
+const MAX_ROWS: usize = 12;
+
+/// The most a column takes; the last one takes what is left.
+const MAX_COLUMN: usize = 30;
+
+/// One table per kind: what the demo caused is marked with a star and comes first.
+pub fn all(seen: &[Seen], causes: &[Cause]) -> String {
+    COLLECTORS.into_iter().map(|kind| one(kind, seen, causes)).collect()
+}
+
+fn columns(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "LocalUsers" => &["UserName", "UserId", "GroupNames", "GroupIds"],
+        "ListeningPorts" => &["Protocol", "LocalAddress", "LocalPort", "RemoteAddress", "RemotePort", "Executable"],
+        "Login" => &["TimestampLocal", "UserName", "Result", "RemoteAddress", "Executable"],
+        _ => &["Executable", "UserId", "CommandLine"],
+    }
+}
+
+fn one(kind: &str, seen: &[Seen], causes: &[Cause]) -> String {
+    let mut rows: Vec<&Seen> =
+        seen.iter().filter(|seen| seen.row.raw_event_name == kind && !seen.row.is_empty).collect();
+    // A periodic event is a full snapshot, so the newest one says it all.
+    if let Some(newest) = rows.last().filter(|last| last.row.raw_event_category == "Periodic") {
+        let id = newest.row.iot_raw_event_id.clone();
+        rows.retain(|seen| seen.row.iot_raw_event_id == id);
+    }
+    let caused = |seen: &Seen| causes.iter().any(|cause| cause.explains(seen));
+    rows.sort_by_key(|seen| !caused(seen));
+    let head = columns(kind);
+    let mut cells = vec![head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
+    for seen in rows.iter().take(MAX_ROWS) {
+        cells.push(head.iter().map(|key| plain(seen.text(key))).collect());
+    }
+    let marks = std::iter::once(false).chain(rows.iter().map(|seen| caused(seen)));
+    let widths = widths(&cells);
+    let mut text = format!("\n{kind}\n");
+    for (mark, cells) in marks.zip(&cells) {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", cut(cell, *width)));
+        let line = format!("{} {}", if mark { '*' } else { ' ' }, cells.collect::<Vec<_>>().join("  "));
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    if rows.len() > MAX_ROWS {
+        text.push_str(&format!("  ... and {} more\n", rows.len() - MAX_ROWS));
+    }
+    text
+}
+
+fn widths(cells: &[Vec<String>]) -> Vec<usize> {
+    let columns = cells[0].len();
+    let widest = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let mut left = WIDTH - 2;
+    let mut widths = Vec::with_capacity(columns);
+    for column in 0..columns {
+        let most = if column + 1 == columns { left } else { MAX_COLUMN };
+        let width = widest(column).min(most);
+        left = left.saturating_sub(width + 2);
+        widths.push(width);
+    }
+    widths
+}
+
+/// A stranger chose the text: nothing of it may steer the terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(3)).collect();
+    format!("{kept}...")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Want;
+    use super::super::check::tests::seen;
+    use super::*;
+
+    #[test]
+    fn a_table_is_narrow_short_and_shows_the_caused_rows_first() {
+        let mut rows: Vec<Seen> = (0..20)
+            .map(|n| {
+                seen(
+                    "ProcessCreate",
+                    &format!(r#"{{"Executable":"/bin/sh","UserId":"0","CommandLine":"sh {n} {}"}}"#, "x".repeat(200)),
+                )
+            })
+            .collect();
+        rows.push(seen("ProcessCreate", r#"{"Executable":"/bin/echo","UserId":"0","CommandLine":"\u001b[2Jhi"}"#));
+        let cause = Cause {
+            what: String::new(),
+            kind: "ProcessCreate",
+            rows: vec![vec![("Executable", Want::Text("/bin/echo".to_owned()))]],
+        };
+        let text = one("ProcessCreate", &rows, &[cause]);
+        let lines: Vec<_> = text.lines().skip(1).collect();
+        assert_eq!(lines[0], "ProcessCreate");
+        assert_eq!(lines[1], "  Executable  UserId  CommandLine");
+        assert_eq!(lines[2], "* /bin/echo   0       ?[2Jhi");
+        assert_eq!(lines.len(), 2 + MAX_ROWS + 1);
+        assert_eq!(lines.last(), Some(&"  ... and 9 more"));
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn a_value_may_be_among_the_extra_details() {
+        let row = seen(
+            "ListeningPorts",
+            r#"{"Protocol":"TCP","LocalPort":"22","ExtraDetails":{"Executable":"/usr/sbin/sshd"}}"#,
+        );
+        assert!(one("ListeningPorts", &[row], &[]).contains("/usr/sbin/sshd"));
+    }
+}

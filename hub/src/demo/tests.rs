@@ -1,0 +1,53 @@
+use super::check::Want;
+use super::check::tests::seen;
+use super::*;
+
+fn cause() -> Cause {
+    Cause {
+        what: "root logged in".to_owned(),
+        kind: "Login",
+        rows: vec![vec![("UserName", Want::Text("root".to_owned()))]],
+    }
+}
+
+fn status(acknowledged: u64) -> Status {
+    Status { collected: 9, acknowledged, lost: 1, ..Status::default() }
+}
+
+fn told(seen: &[Seen], status: &Status, stored: u64) -> (Result<(), String>, String) {
+    let mut out = Vec::new();
+    let result = report(&mut out, &[cause()], seen, status, stored);
+    (result, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn a_missing_row_is_named_and_fails_the_demo() {
+    let (result, text) = told(&[seen("Login", r#"{"UserName":"ann"}"#)], &status(8), 8);
+    assert_eq!(result.unwrap_err(), "1 rows that this demo caused are not in the store");
+    assert!(text.contains("MISSING") && text.contains(r#"no row with UserName "root""#), "{text}");
+}
+
+#[test]
+fn all_rows_there_is_a_success_with_the_counts() {
+    let (result, text) = told(&[seen("Login", r#"{"UserName":"root"}"#)], &status(8), 8);
+    result.unwrap();
+    assert!(text.ends_with("\n9 events collected, 8 acknowledged, 8 stored, 1 lost\n"), "{text}");
+}
+
+#[test]
+fn an_acknowledged_event_that_is_nowhere_fails_the_demo() {
+    let (result, _) = told(&[seen("Login", r#"{"UserName":"root"}"#)], &status(8), 7);
+    assert_eq!(result.unwrap_err(), "1 acknowledged events are not in the store");
+}
+
+#[test]
+fn a_host_name_becomes_a_topic_level() {
+    assert_eq!(device_id("board+1/ü#"), "demo-board-1---");
+}
+
+#[tokio::test]
+async fn without_an_agent_it_says_which_file_is_missing() {
+    let options = Options { keep: false, agent: Some(PathBuf::from("/nowhere/edgewarden")) };
+    let error = run(&options, &mut Vec::new()).await.unwrap_err();
+    assert!(error.contains("/nowhere/edgewarden") && error.contains("--agent"), "{error}");
+}

@@ -1,0 +1,202 @@
+//! From a delivery to the store: whose it is, whether it obeys the schema, and the one thread that writes.
+//!
+//! The topic says which device speaks, never the payload: a broker can check a topic against a login, and nobody can
+//! check a payload.
+
+use std::thread;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::schema;
+use crate::store::{Entry, Outcome, Store, StoreError};
+
+/// The level of a topic template that stands for the device.
+pub const DEVICE_LEVEL: &str = "{deviceId}";
+
+/// A topic with the device as one of its levels.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    levels: Vec<String>,
+    device_at: usize,
+}
+
+impl Topic {
+    /// Reads a template such as `edgewarden/{deviceId}/security`.
+    ///
+    /// # Errors
+    ///
+    /// When the device is not exactly one whole level, or a level is a wildcard.
+    pub fn new(template: &str) -> Result<Topic, String> {
+        let wrong = |why: &str| Err(format!("topic {template:?}: {why}"));
+        let levels: Vec<String> = template.split('/').map(str::to_owned).collect();
+        if template.contains(['+', '#', '\0']) {
+            return wrong("a device publishes to it, so it cannot hold + or #");
+        }
+        let mut places = levels.iter().enumerate().filter(|(_, level)| level.contains(DEVICE_LEVEL));
+        match (places.next(), places.next()) {
+            (Some((device_at, level)), None) if level == DEVICE_LEVEL => {
+                Ok(Topic { device_at, levels: levels.clone() })
+            }
+            _ => wrong("expected {deviceId} as one level of its own, for example edgewarden/{deviceId}/security"),
+        }
+    }
+
+    /// The device a topic belongs to.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the topic is not of this form or the device's level is no usable id.
+    pub fn device<'a>(&self, topic: &'a str) -> Result<&'a str, String> {
+        const MAX_DEVICE_BYTES: usize = 128;
+        let levels: Vec<&str> = topic.split('/').collect();
+        let fits = levels.len() == self.levels.len()
+            && (0..levels.len()).all(|n| n == self.device_at || levels[n] == self.levels[n]);
+        if !fits {
+            return Err(format!("topic: expected {}", self.levels.join("/")));
+        }
+        let device = levels[self.device_at];
+        if device.is_empty() || device.len() > MAX_DEVICE_BYTES || device.chars().any(char::is_control) {
+            return Err(format!("topic: a device id has 1 to {MAX_DEVICE_BYTES} bytes and no control characters"));
+        }
+        Ok(device)
+    }
+}
+
+/// What the store has to keep of a delivery.
+pub fn judge(template: &Topic, topic: String, payload: Vec<u8>) -> Entry {
+    let verdict =
+        template.device(&topic).and_then(|device| schema::parse(&payload).map(|message| (device.to_owned(), message)));
+    Entry { topic, payload, verdict }
+}
+
+/// The way to the writer thread.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    to_writer: mpsc::Sender<Delivery>,
+}
+
+/// Ends when the writer has closed the store, which it does when the last [`Ingest`] is gone.
+pub type Closed = oneshot::Receiver<()>;
+
+#[derive(Debug)]
+struct Delivery {
+    topic: String,
+    payload: Vec<u8>,
+    reply: oneshot::Sender<Result<Outcome, String>>,
+}
+
+/// How many deliveries wait for the writer; a publisher beyond that waits, and its broker connection with it.
+const QUEUE_LENGTH: usize = 64;
+
+/// Starts the writer thread.
+///
+/// # Errors
+///
+/// When the system gives no thread.
+pub fn start(store: Store, hub: &str, template: Topic) -> std::io::Result<(Ingest, Closed)> {
+    let (to_writer, deliveries) = mpsc::channel(QUEUE_LENGTH);
+    let (closing, closed) = oneshot::channel();
+    let resource_id = format!("/edgewarden/hubs/{}", hub.to_lowercase());
+    thread::Builder::new().name("store".to_owned()).spawn(move || {
+        write_all(store, &resource_id, &template, deliveries);
+        drop(closing);
+    })?;
+    Ok((Ingest { to_writer }, closed))
+}
+
+impl Ingest {
+    /// Hands a delivery over and waits until it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it is not on disk. It must not be acknowledged then.
+    pub async fn deliver(&self, topic: String, payload: Vec<u8>) -> Result<Outcome, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || "the store is closed".to_owned();
+        self.to_writer.send(Delivery { topic, payload, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Takes what has gathered while the last batch was synced, so that many devices share one sync.
+fn write_all(mut store: Store, resource_id: &str, template: &Topic, mut deliveries: mpsc::Receiver<Delivery>) {
+    while let Some(first) = deliveries.blocking_recv() {
+        let mut entries = Vec::new();
+        let mut replies = Vec::new();
+        let mut next = Some(first);
+        while let Some(Delivery { topic, payload, reply }) = next {
+            entries.push(judge(template, topic, payload));
+            replies.push(reply);
+            next = if entries.len() < QUEUE_LENGTH { deliveries.try_recv().ok() } else { None };
+        }
+        let results = write_batch(&mut store, resource_id, &entries);
+        for ((result, entry), reply) in results.into_iter().zip(&entries).zip(replies) {
+            log_result(entry, &result);
+            // A publisher that has gone meanwhile does not want the answer; its message is stored all the same.
+            drop(reply.send(result.map_err(|error| error.to_string())));
+        }
+    }
+}
+
+/// All together, or each alone when that failed: one entry that SQLite will not take must not hold up the others.
+fn write_batch(store: &mut Store, resource_id: &str, entries: &[Entry]) -> Vec<Result<Outcome, StoreError>> {
+    if let Ok(outcomes) = store.write(resource_id, Timestamp::now(), entries) {
+        return outcomes.into_iter().map(Ok).collect();
+    }
+    let alone = |entry| {
+        let outcomes = store.write(resource_id, Timestamp::now(), std::slice::from_ref(entry))?;
+        Ok(outcomes.into_iter().next().unwrap_or_default())
+    };
+    entries.iter().map(alone).collect()
+}
+
+fn log_result(entry: &Entry, result: &Result<Outcome, StoreError>) {
+    let topic = entry.topic.as_str();
+    match (result, &entry.verdict) {
+        (Err(error), _) => tracing::error!(topic, "{error}; the message is not acknowledged"),
+        (Ok(_), Err(reason)) => tracing::warn!(topic, reason, "message refused"),
+        (Ok(outcome), Ok(_)) if outcome.conflicts > 0 => tracing::warn!(topic, ?outcome, "message conflicts"),
+        (Ok(outcome), Ok(_)) => tracing::debug!(topic, ?outcome, "message stored"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topic_names_the_device_and_nothing_else_does() {
+        let topic = Topic::new("edgewarden/{deviceId}/security").unwrap();
+        assert_eq!(topic.device("edgewarden/press-17/security").unwrap(), "press-17");
+        assert_eq!(topic.device("edgewarden/a b$ü/security").unwrap(), "a b$ü");
+        for wrong in [
+            "edgewarden/a/b/security",
+            "edgewarden//security",
+            "edgewarden/a/other",
+            "edgewarden/a",
+            "/edgewarden/a/security",
+            "edgewarden/a\u{7}/security",
+            "",
+        ] {
+            assert!(topic.device(wrong).unwrap_err().starts_with("topic: "), "{wrong:?}");
+        }
+        assert!(topic.device(&format!("edgewarden/{}/security", "x".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_template_needs_the_device_as_one_level() {
+        assert!(Topic::new("{deviceId}").is_ok());
+        for wrong in ["edgewarden/security", "x-{deviceId}/security", "{deviceId}/{deviceId}", "+/{deviceId}", "#", ""]
+        {
+            assert!(Topic::new(wrong).unwrap_err().contains("topic "), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_on_a_strange_topic_is_refused_even_when_it_is_good() {
+        let topic = Topic::new("edgewarden/{deviceId}/security").unwrap();
+        let entry = judge(&topic, "other/press-17".to_owned(), b"{}".to_vec());
+        assert_eq!(entry.verdict.unwrap_err(), "topic: expected edgewarden/{deviceId}/security");
+    }
+}

@@ -1,0 +1,16 @@
+//! The other end for those who have none: an MQTT broker and an event store in one process.
+//!
+//! ```text
+//! device ──PUBLISH──▶ broker ──▶ ingest: topic → device, payload → schema ──▶ store (SQLite) ──commit──▶ PUBACK
+//!                                                     └── refused, with a reason ──▶ store
+//! ```
+//!
+//! A device's message is acknowledged when its rows are on disk, and not before.
+
+pub mod broker;
+pub mod demo;
+pub mod ingest;
+pub mod rows;
+pub mod schema;
+pub mod serve;
+pub mod store;
