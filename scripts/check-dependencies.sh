@@ -3,7 +3,7 @@
 # that is said, because "no advisory found" and "nobody looked" must not read the same.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-cargo deny --locked check bans licenses sources
+cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
