@@ -50,8 +50,7 @@ impl Agent {
                     "eventPriorityProcessCreate": { "value": "Off" },
                 },
                 "edgewarden": {
-                    "loginSource": "file",
-                    "loginFile": dir.path().join("auth.log"),
+                    "loginSource": dir.path().join("auth.log"),
                     "processBackend": "poll",
                 },
             } },
