@@ -1,0 +1,39 @@
+# The commands of the project. Each installs what it needs on a fresh Debian (as root), then does its work.
+
+# Where cargo puts what it builds; CARGO_TARGET_DIR and cargo's own configuration are respected.
+TARGET_DIR = $(shell cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+
+.PHONY: help demo test check bench deb
+
+help:
+	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
+	@echo "make test   build and run every test, end to end against real brokers included"
+	@echo "make check  formatting, lints, dependencies, documentation"
+	@echo "make bench  measure the idle agent: CPU and memory"
+	@echo "make deb    Debian packages"
+
+demo:
+	scripts/setup-demo.sh
+	cargo build --workspace --bins --locked
+	"$(TARGET_DIR)/debug/edgewarden-hub" demo
+
+# Binaries and tests are built in one go: built apart, cargo would compile many dependencies twice.
+test:
+	scripts/setup-test.sh
+	cargo build --workspace --bins --tests --locked
+	cargo test --workspace --locked
+
+check:
+	scripts/setup-check.sh
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/check-dependencies.sh
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+bench:
+	cargo build --release --locked -p edgewarden
+	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+
+deb:
+	@echo "make deb: not yet: the Debian packages are not made here so far" >&2
+	@exit 1

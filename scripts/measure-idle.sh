@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Measures the idle agent: all four collectors on, no hub, a state directory of its own.
+#
+#   measure-idle.sh AGENT [SECONDS]
+#
+# CPU is utime + stime of the agent and all its descendants (/proc/PID/stat fields 14 and 15, ticks of CLK_TCK, and 16
+# and 17 for children that ended and were waited for) over SECONDS, 60 unless told otherwise, after 20 s of warm-up.
+# Memory is PSS, the sum of smaps_rollup over the same processes (proc(5)). The numbers belong in docs/measurements.md
+# together with the lines around them.
+set -euo pipefail
+agent="${1:?path of the release binary}"
+seconds="${2:-60}"
+[[ -x "$agent" ]] || { echo "$agent is no executable file: cargo build --release -p edgewarden" >&2; exit 1; }
+
+dir="$(mktemp -d)"
+pid=
+trap '[[ -z "$pid" ]] || kill "$pid" 2>/dev/null || true; rm -rf "$dir"' EXIT
+cat >"$dir/twin.json" <<JSON
+{
+  "deviceId": "measure-idle",
+  "stateDirectory": "$dir/state",
+  "properties": { "desired": {
+    "ms_iotn:urn_azureiot_Security_SecurityAgentConfiguration": {
+      "eventPriorityLocalUsers": { "value": "High" },
+      "eventPriorityListeningPorts": { "value": "High" },
+      "eventPriorityLogin": { "value": "High" },
+      "eventPriorityProcessCreate": { "value": "High" }
+    } } }
+}
+JSON
+mkdir "$dir/state"
+
+# The process and all its descendants.
+family() {
+    local child
+    echo "$1"
+    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do family "$child"; done
+}
+# Ticks of all of them; the command name in field 2 may hold spaces, so counting starts behind its parenthesis.
+ticks() {
+    local p
+    for p in $(family "$pid"); do sed 's/.*) //' "/proc/$p/stat"; done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
+}
+pss_kb() {
+    local p
+    for p in $(family "$pid"); do cat "/proc/$p/smaps_rollup"; done | awk '/^Pss:/ { sum += $2 } END { print sum + 0 }'
+}
+
+"$agent" run --config "$dir/twin.json" 2>"$dir/log" &
+pid=$!
+sleep 20
+kill -0 "$pid" 2>/dev/null || { echo "the agent ended during warm-up:" >&2; cat "$dir/log" >&2; exit 1; }
+before="$(ticks)"
+sleep "$seconds"
+after="$(ticks)"
+kill -0 "$pid" 2>/dev/null || { echo "the agent ended during the measurement:" >&2; cat "$dir/log" >&2; exit 1; }
+
+echo "date      $(date -u +%Y-%m-%dT%H:%MZ)"
+echo "machine   $(uname -srm), $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load $(cut -d' ' -f1-3 /proc/loadavg)"
+echo "command   scripts/measure-idle.sh $agent $seconds"
+echo "binary    $(stat -c %s "$agent") bytes, $("$agent" --version)"
+echo "processes $(family "$pid" | wc -l)"
+awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v s="$seconds" \
+    'BEGIN { printf "cpu       %.3f %% of one core (%d ticks of 1/%d s in %d s)\n", 100 * t / hz / s, t, hz, s }'
+echo "pss       $(pss_kb) kB"
+"$agent" status --config "$dir/twin.json" --json | sed 's/^/status    /'

@@ -1,0 +1,26 @@
+//! Stories told with the real binaries, real brokers and real files: what an operator relies on, from a log line on a
+//! board to a row at the hub, while processes are killed and links are cut.
+//!
+//! `make test` installs what they need (scripts/setup-test.sh). Nothing here measures time.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "the helpers of tests are tests too")]
+
+#[path = "../support/agent.rs"]
+mod agent;
+#[path = "../support/arrivals.rs"]
+mod arrivals;
+#[path = "../support/hub.rs"]
+mod hub;
+#[path = "../support/mosquitto.rs"]
+mod mosquitto;
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/schema.rs"]
+mod schema;
+#[path = "../support/wait.rs"]
+mod wait;
+
+mod configuration;
+mod crash;
+mod delivery;
+mod link;
+mod oneshot;

@@ -1,0 +1,204 @@
+//! The real agent, run as a process of its own in a directory of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::wait;
+
+/// The published object's key under `properties.desired`.
+pub const DESIRED: &str = "ms_iotn:urn_azureiot_Security_SecurityAgentConfiguration";
+
+/// The binary under test.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_edgewarden"))
+}
+
+/// One agent and everything it owns.
+pub struct Agent {
+    dir: TempDir,
+    /// The twin, as it is written at every start; a story changes it through `set`.
+    pub twin: Value,
+    child: Option<Child>,
+}
+
+impl Agent {
+    /// An agent that reads logins from a file of its own and sends every second, not started yet. Processes are off,
+    /// because a busy machine's would drown what a story looks for; a story about them switches them on.
+    pub fn new(device: &str, connection: Value) -> Agent {
+        let dir = TempDir::new().unwrap();
+        File::create(dir.path().join("auth.log")).unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let twin = json!({
+            "deviceId": device,
+            "moduleId": "azureiotsecurity",
+            "stateDirectory": dir.path().join("state"),
+            "connection": connection,
+            "properties": { "desired": {
+                DESIRED: {
+                    "highPriorityMessageFrequency": { "value": "PT1S" },
+                    "lowPriorityMessageFrequency": { "value": "PT2S" },
+                    "eventPriorityProcessCreate": { "value": "Off" },
+                },
+                "edgewarden": {
+                    "loginSource": dir.path().join("auth.log"),
+                    "processBackend": "poll",
+                },
+            } },
+        });
+        Agent { dir, twin, child: None }
+    }
+
+    /// Sets a published key.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.twin["properties"]["desired"][DESIRED][key] = json!({ "value": value });
+    }
+
+    /// The object with the agent's own keys.
+    pub fn own(&mut self) -> &mut Value {
+        &mut self.twin["properties"]["desired"]["edgewarden"]
+    }
+
+    /// A path in the agent's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where the twin is.
+    pub fn config(&self) -> PathBuf {
+        self.path("twin.json")
+    }
+
+    /// Writes the twin as it is now.
+    pub fn write_twin(&self) {
+        std::fs::write(self.config(), serde_json::to_string_pretty(&self.twin).unwrap()).unwrap();
+    }
+
+    /// Starts it; the log of all starts is one file.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the agent runs already");
+        self.write_twin();
+        let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let child = Command::new(binary())
+            .args(["run", "--config"])
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// What the power cut does.
+    pub fn kill_9(&mut self) {
+        let mut child = self.child.take().expect("the agent was started");
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "the agent ended by itself ({ended:?}):\n{}", self.log());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and its answer. Five seconds are the contract: systemd's patience is longer, a shutting-down board's
+    /// is not.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let mut child = self.child.take().expect("signal looked");
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if asked.elapsed() > Duration::from_secs(5) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("the agent did not end within 5 s of SIGTERM:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().expect("the agent was started").id();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// `edgewarden status --json`, or why there is none.
+    pub fn status(&self) -> Result<Value, String> {
+        let config = self.config();
+        let out = cli(&["status", "--json", "--config", config.to_str().unwrap()]);
+        if !out.status.success() {
+            return Err(format!("status: {} {}", out.status, String::from_utf8_lossy(&out.stderr)));
+        }
+        serde_json::from_slice(&out.stdout)
+            .map_err(|error| format!("status is no JSON ({error}): {}", String::from_utf8_lossy(&out.stdout)))
+    }
+
+    /// Waits until status satisfies the question, and gives it.
+    pub fn wait_status(&self, what: &str, ask: impl Fn(&Value) -> bool) -> Value {
+        wait::until(what, || {
+            let status = self.status().map_err(|error| format!("{error}; log:\n{}", self.log()))?;
+            if ask(&status) { Ok(status) } else { Err(format!("{status}; log:\n{}", self.log())) }
+        })
+    }
+
+    /// Waits until the login collector reads its file.
+    pub fn wait_collecting(&self) -> Value {
+        self.wait_status("the login collector to run", |status| status["collectors"]["Login"]["state"] == "running")
+    }
+
+    /// Appends one failed login per port to the log file, each of which must become exactly one row.
+    pub fn fail_logins(&self, ports: Range<u16>) {
+        let mut file = OpenOptions::new().append(true).open(self.path("auth.log")).unwrap();
+        for port in ports {
+            let now = Timestamp::now();
+            let pid = u32::from(port);
+            // One write per line, as a syslog daemon does it.
+            let line =
+                format!("{now:.6} board sshd[{pid}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
+            file.write_all(line.as_bytes()).unwrap();
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the agent\n{}", self.log());
+        }
+    }
+}
+
+/// Runs a command of the agent to its end.
+pub fn cli(args: &[&str]) -> Output {
+    Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A connection to a broker on this machine.
+pub fn connection(port: u16) -> Value {
+    json!({ "profile": "mqtt", "url": format!("mqtt://127.0.0.1:{port}") })
+}

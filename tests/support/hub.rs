@@ -1,0 +1,134 @@
+//! The real hub: the embedded broker and its store.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::agent;
+use crate::arrivals::Arrival;
+use crate::wait;
+
+/// The hub's name in every story.
+pub const NAME: &str = "acceptance-hub";
+
+/// A hub with a store of its own.
+pub struct Hub {
+    dir: TempDir,
+    child: Option<Child>,
+    /// Where it listens now.
+    pub port: u16,
+}
+
+/// The hub's binary, which cargo puts beside the agent's.
+pub fn binary() -> PathBuf {
+    let path = agent::binary().with_file_name("edgewarden-hub");
+    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
+    path
+}
+
+impl Hub {
+    /// Starts one on a free port.
+    pub fn start() -> Hub {
+        let mut hub = Hub::stopped();
+        hub.listen(0);
+        hub
+    }
+
+    /// A hub that is not there yet.
+    pub fn stopped() -> Hub {
+        Hub { dir: TempDir::new().unwrap(), child: None, port: 0 }
+    }
+
+    /// Starts it, again perhaps, with the store it has; 0 is any free port.
+    pub fn listen(&mut self, port: u16) {
+        assert!(self.child.is_none(), "the hub runs already");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut child = Command::new(binary())
+            .args(["serve", "--hub", NAME, "--listen", &format!("127.0.0.1:{port}"), "--state"])
+            .arg(self.dir.path().join("state"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let ready = lines.find_map(|line| {
+            line.unwrap_or_default()
+                .strip_prefix("listening mqtt://127.0.0.1:")
+                .and_then(|port| port.trim().parse().ok())
+        });
+        self.child = Some(child);
+        self.port = ready.unwrap_or_else(|| panic!("the hub ended without listening:\n{}", self.log()));
+        // A pipe nobody reads would stop the hub sooner or later.
+        std::thread::spawn(move || lines.for_each(drop));
+    }
+
+    /// What the power cut does.
+    pub fn kill_9(&mut self) {
+        let mut child = self.child.take().expect("the hub was started");
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "the hub ended by itself ({ended:?}):\n{}", self.log());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// All rows, with the columns of the table.
+    pub fn rows(&self) -> Vec<Value> {
+        let out = Command::new(binary())
+            .args(["rows", "--json", "--state"])
+            .arg(self.dir.path().join("state"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "rows: {} {}", out.status, String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Waits for a row and gives it.
+    pub fn wait_row(&self, what: &str, ask: impl Fn(&Value) -> bool) -> Value {
+        wait::until(what, || {
+            let rows = self.rows();
+            let count = rows.len();
+            rows.into_iter().find(|row| ask(row)).ok_or_else(|| format!("not among {count} rows"))
+        })
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Everything that has arrived so far; the store keeps each item once.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        let rows = self.rows();
+        rows.iter()
+            .map(|row| Arrival {
+                event: row["IoTRawEventId"].as_str().expect("a row has IoTRawEventId").to_owned(),
+                index: row["PayloadIndex"].as_u64().expect("a row has PayloadIndex"),
+                name: row["RawEventName"].as_str().expect("a row has RawEventName").to_owned(),
+                details: details(row),
+            })
+            .collect()
+    }
+}
+
+/// The `EventDetails` of a row, which are text in the table.
+pub fn details(row: &Value) -> Value {
+    let text = row["EventDetails"].as_str().unwrap_or_else(|| panic!("EventDetails is no text in {row}"));
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in EventDetails {text}"))
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the hub\n{}", self.log());
+        }
+    }
+}

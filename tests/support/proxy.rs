@@ -1,0 +1,206 @@
+//! A TCP relay that breaks, between the agent and the broker: it can cut at once, cut after so many bytes (in the
+//! middle of a packet), refuse, lose the replies, or swallow everything in silence as a half-open link does.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What happens to a new connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Welcome {
+    Relay,
+    Close,
+    Silence,
+}
+
+/// One pair of sockets, and what has become of it.
+struct Link {
+    client: TcpStream,
+    server: Option<TcpStream>,
+    swallow_up: AtomicBool,
+    swallow_down: AtomicBool,
+}
+
+struct State {
+    welcome: Welcome,
+    upstream: SocketAddr,
+    /// Bytes that may still go up before the link is cut.
+    budget: Option<usize>,
+    cuts: usize,
+    accepted: usize,
+    links: Vec<Arc<Link>>,
+}
+
+/// The relay.
+pub struct Proxy {
+    /// Where the agent connects.
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+impl Proxy {
+    /// Relays to a port on this machine.
+    pub fn start(upstream: u16) -> Proxy {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State {
+            welcome: Welcome::Relay,
+            upstream: SocketAddr::from(([127, 0, 0, 1], upstream)),
+            budget: None,
+            cuts: 0,
+            accepted: 0,
+            links: Vec::new(),
+        }));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                accept(client, &shared);
+            }
+        });
+        Proxy { port, state }
+    }
+
+    /// New connections go to another port; existing ones stay as they are.
+    pub fn redirect(&self, upstream: u16) {
+        self.state.lock().unwrap().upstream = SocketAddr::from(([127, 0, 0, 1], upstream));
+    }
+
+    /// Ends every connection now.
+    pub fn cut(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.cuts += 1;
+        for link in state.links.drain(..) {
+            link.end();
+        }
+    }
+
+    /// Ends the connection that sends the `bytes`-th byte from now on towards the broker, behind that byte.
+    pub fn cut_after(&self, bytes: usize) {
+        self.state.lock().unwrap().budget = Some(bytes);
+    }
+
+    /// How many times the line was cut.
+    pub fn cuts(&self) -> usize {
+        self.state.lock().unwrap().cuts
+    }
+
+    /// How many connections were ever accepted.
+    pub fn accepted(&self) -> usize {
+        self.state.lock().unwrap().accepted
+    }
+
+    /// New connections are closed at once until `relay`.
+    pub fn refuse(&self) {
+        self.state.lock().unwrap().welcome = Welcome::Close;
+    }
+
+    /// From now on nothing goes through in either direction and nobody is told; new connections meet silence too.
+    pub fn stall(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.welcome = Welcome::Silence;
+        for link in &state.links {
+            link.swallow_up.store(true, Ordering::SeqCst);
+            link.swallow_down.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// On the connections there are, what the agent sends arrives and what the broker answers does not.
+    pub fn lose_replies(&self) {
+        for link in &self.state.lock().unwrap().links {
+            link.swallow_down.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// New connections work again. Those that were spoilt stay spoilt: bytes are missing from them.
+    pub fn relay(&self) {
+        self.state.lock().unwrap().welcome = Welcome::Relay;
+    }
+}
+
+impl Link {
+    fn end(&self) {
+        self.client.shutdown(Shutdown::Both).ok();
+        if let Some(server) = &self.server {
+            server.shutdown(Shutdown::Both).ok();
+        }
+    }
+}
+
+fn accept(client: TcpStream, shared: &Arc<Mutex<State>>) {
+    let (welcome, upstream) = {
+        let mut state = shared.lock().unwrap();
+        state.accepted += 1;
+        (state.welcome, state.upstream)
+    };
+    let server = match welcome {
+        Welcome::Close => return,
+        Welcome::Silence => None,
+        Welcome::Relay => match TcpStream::connect(upstream) {
+            Ok(server) => Some(server),
+            // The broker is down; closing is what the agent would see without us.
+            Err(_) => return,
+        },
+    };
+    let silent = server.is_none();
+    let link =
+        Arc::new(Link { client, server, swallow_up: AtomicBool::new(silent), swallow_down: AtomicBool::new(silent) });
+    {
+        // A stall may have come between the look at `welcome` and here.
+        let mut state = shared.lock().unwrap();
+        if state.welcome == Welcome::Silence {
+            link.swallow_up.store(true, Ordering::SeqCst);
+            link.swallow_down.store(true, Ordering::SeqCst);
+        }
+        state.links.push(Arc::clone(&link));
+    }
+    let (up, state) = (Arc::clone(&link), Arc::clone(shared));
+    std::thread::spawn(move || pump_up(&up, &state));
+    if link.server.is_some() {
+        std::thread::spawn(move || pump_down(&link));
+    }
+}
+
+/// From the agent to the broker, within the budget.
+fn pump_up(link: &Link, state: &Mutex<State>) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = (&link.client).read(&mut buffer) {
+        if link.swallow_up.load(Ordering::SeqCst) {
+            continue;
+        }
+        let (may, cut) = {
+            let mut state = state.lock().unwrap();
+            match state.budget {
+                Some(left) if left <= read => {
+                    state.budget = None;
+                    state.cuts += 1;
+                    (left, true)
+                }
+                Some(left) => {
+                    state.budget = Some(left - read);
+                    (read, false)
+                }
+                None => (read, false),
+            }
+        };
+        let server = link.server.as_ref().expect("a link without a server swallows");
+        if (&*server).write_all(&buffer[..may]).is_err() || cut {
+            break;
+        }
+    }
+    link.end();
+}
+
+/// From the broker to the agent.
+fn pump_down(link: &Link) {
+    let server = link.server.as_ref().expect("only started with a server");
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = (&*server).read(&mut buffer) {
+        if !link.swallow_down.load(Ordering::SeqCst) && (&link.client).write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    if !link.swallow_down.load(Ordering::SeqCst) {
+        link.end();
+    }
+}
