@@ -63,8 +63,6 @@ impl Collector for ListeningPorts {
 
 async fn observe(cx: Context) -> Result<(), Failure> {
     let source = Source::open(&cx.root)?;
-    let gaps = gaps(&source, &cx.root);
-    cx.state.running(source.backend(), (!gaps.is_empty()).then(|| gaps.join("; ")));
     let transient = source.ephemeral_ports();
     let mut sent: Option<Sent> = None;
     let mut before = View::default();
@@ -87,6 +85,8 @@ async fn observe(cx: Context) -> Result<(), Failure> {
         let Verdict::Snapshot { vanished, for_peers_only } = verdict else { continue };
         let connections = if moment.peers_count() { connections } else { source.connections(&listeners)? };
         let view = View::of(&listeners, &connections, &View::default(), &transient);
+        let gaps = gaps(&source, &cx.root);
+        cx.state.running(source.backend(), (!gaps.is_empty()).then(|| gaps.join("; ")));
         let owners = owner::owners(&cx.root, &snapshot::inodes(&listeners, &connections));
         let rows = snapshot::rows(&listeners, &connections, &owners, &source::interface_name);
         let mut drafts = vec![Draft::new(cx.clock.now(), Payload::ListeningPorts(rows))];
@@ -109,7 +109,7 @@ async fn observe(cx: Context) -> Result<(), Failure> {
 }
 
 fn gaps(source: &Source, root: &Root) -> Vec<String> {
-    source.gap().into_iter().chain(owner::gap(root)).collect()
+    source.gap().into_iter().chain(owner::gaps(root)).collect()
 }
 
 fn alarm(vanished: &[Listener], owners: &BTreeMap<u64, Owner>) -> Diagnostic {

@@ -18,7 +18,7 @@ use collector_common::event::kind::Kind;
 use collector_common::event::payload::{Diagnostic, ExtraDetails, LocalUser, Payload, Severity};
 use collector_common::parse::passwd::{Group, Parsed, PasswordLogin, Shadow, User, groups, shadows, users};
 use collector_common::root::Root;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use self::watch::Watch;
 
@@ -98,10 +98,10 @@ async fn observe(mut cx: Context) -> Result<(), Failure> {
         if cx.once {
             return Ok(());
         }
-        let next = sent.as_ref().map_or_else(Instant::now, |(at, _)| *at + interval);
+        let left = sent.as_ref().map_or(interval, |(at, _)| interval.saturating_sub(at.elapsed()));
         tokio::select! {
             () = watch.changed() => {}
-            () = sleep_until(next) => {}
+            () = sleep(left) => {}
             settings = cx.settings.changed(), if settings_live => settings_live = settings.is_ok(),
         }
     }

@@ -146,6 +146,24 @@ fn the_tables_show_what_ss_shows() {
 }
 
 #[test]
+fn another_network_namespace_is_a_gap_that_is_said() {
+    // The command must run inside the new namespace before it is looked for; its output says that it does.
+    let mut inside = Command::new("unshare")
+        .args(["--map-root-user", "--net", "sh", "-c", "echo ready; read line"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(inside.stdout.as_mut().unwrap(), &mut ready)
+        .expect("unshare --map-root-user --net to be allowed here");
+    let gaps = owner::gaps(&Root::host());
+    drop(inside.stdin.take());
+    inside.wait().unwrap();
+    assert!(gaps.iter().any(|gap| gap.contains("other network namespace")), "{gaps:?}");
+}
+
+#[test]
 fn the_back_end_and_what_it_lacks_are_said_before_anything_runs() {
     let survey = ListeningPorts.survey(&Root::host(), &settings());
     assert!(survey.backend.contains("TCP") && survey.backend.contains("UDP"), "{survey:?}");
