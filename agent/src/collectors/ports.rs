@@ -76,7 +76,11 @@ async fn observe(cx: Context) -> Result<(), Failure> {
             since_peer_snapshot: peers_sent.map(|at| at.elapsed()),
             snapshot_interval: cx.settings.borrow().snapshot_interval,
         };
-        let listeners = source.listeners()?;
+        let mut listeners = source.listeners()?;
+        if before.misses(&listeners) {
+            // A table that is read in parts can miss a socket while others come and go.
+            listeners = source.listeners_beside(listeners)?;
+        }
         // Who is connected matters only when a snapshot could follow from it: it is the dearer question.
         let connections = if moment.peers_count() { source.connections(&listeners)? } else { Vec::new() };
         let now = View::of(&listeners, &connections, &before, &transient);
@@ -109,7 +113,7 @@ async fn observe(cx: Context) -> Result<(), Failure> {
 }
 
 fn gaps(source: &Source, root: &Root) -> Vec<String> {
-    source.gap().into_iter().chain(owner::gaps(root)).collect()
+    source.gaps().iter().cloned().chain(owner::gaps(root)).collect()
 }
 
 fn alarm(vanished: &[Listener], owners: &BTreeMap<u64, Owner>) -> Diagnostic {

@@ -146,6 +146,18 @@ fn the_tables_show_what_ss_shows() {
 }
 
 #[test]
+fn lines_of_an_unknown_layout_are_counted_in_the_gap() {
+    let machine = tempfile::tempdir().unwrap();
+    let net = machine.path().join("proc/net");
+    std::fs::create_dir_all(&net).unwrap();
+    std::fs::write(net.join("tcp"), "  sl\n  0: what is this\n").unwrap();
+    std::fs::write(net.join("udp"), "  sl\n").unwrap();
+    let survey = ListeningPorts.survey(&Root::at(machine.path()), &settings());
+    assert_eq!(survey.backend, "/proc/net (TCP, UDP)");
+    assert!(survey.lacks.iter().any(|lack| lack.starts_with("1 lines of /proc/net/tcp")), "{survey:?}");
+}
+
+#[test]
 fn another_network_namespace_is_a_gap_that_is_said() {
     // The command must run inside the new namespace before it is looked for; its output says that it does.
     let mut inside = Command::new("unshare")
