@@ -124,6 +124,7 @@ fn read_files(root: &Root) -> Result<Files, Failure> {
     let passwd = users(&passwd);
     let group = groups(&group.unwrap_or_default());
     let shadow = shadow.map(|bytes| shadows(&bytes));
+    gaps.extend(unasked(root));
     let faults = [("/etc/passwd", &passwd.faults), ("/etc/group", &group.faults)]
         .into_iter()
         .chain(shadow.iter().map(|shadow| ("/etc/shadow", &shadow.faults)))
@@ -131,6 +132,19 @@ fn read_files(root: &Root) -> Result<Files, Failure> {
         .collect();
     let accounts = accounts(&passwd.entries, &group.entries, shadow.as_ref());
     Ok(Files { accounts, faults, gaps })
+}
+
+/// Directory services that `nsswitch.conf(5)` names for accounts: whoever they know can log in and is not in a file.
+fn unasked(root: &Root) -> Option<String> {
+    let text = fs::read(root.path("/etc/nsswitch.conf")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("passwd:"))?;
+    let services = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+    let services: Vec<_> = services
+        .filter(|service| !matches!(*service, "files" | "compat" | "systemd") && !service.contains(['[', ']', '=']))
+        .collect();
+    let names = services.join(", ");
+    (!services.is_empty()).then(|| format!("accounts that only {names} (/etc/nsswitch.conf) knows are not listed"))
 }
 
 fn gap(path: &str, error: &io::Error, without: &str) -> String {
