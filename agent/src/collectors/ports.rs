@@ -63,8 +63,6 @@ impl Collector for ListeningPorts {
 
 async fn observe(cx: Context) -> Result<(), Failure> {
     let source = Source::open(&cx.root)?;
-    let gaps = gaps(&source, &cx.root);
-    cx.state.running(source.backend(), (!gaps.is_empty()).then(|| gaps.join("; ")));
     let transient = source.ephemeral_ports();
     let mut sent: Option<Sent> = None;
     let mut before = View::default();
@@ -78,7 +76,11 @@ async fn observe(cx: Context) -> Result<(), Failure> {
             since_peer_snapshot: peers_sent.map(|at| at.elapsed()),
             snapshot_interval: cx.settings.borrow().snapshot_interval,
         };
-        let listeners = source.listeners()?;
+        let mut listeners = source.listeners()?;
+        if before.misses(&listeners) {
+            // A table that is read in parts can miss a socket while others come and go.
+            listeners = source.listeners_beside(listeners)?;
+        }
         // Who is connected matters only when a snapshot could follow from it: it is the dearer question.
         let connections = if moment.peers_count() { source.connections(&listeners)? } else { Vec::new() };
         let now = View::of(&listeners, &connections, &before, &transient);
@@ -87,6 +89,8 @@ async fn observe(cx: Context) -> Result<(), Failure> {
         let Verdict::Snapshot { vanished, for_peers_only } = verdict else { continue };
         let connections = if moment.peers_count() { connections } else { source.connections(&listeners)? };
         let view = View::of(&listeners, &connections, &View::default(), &transient);
+        let gaps = gaps(&source, &cx.root);
+        cx.state.running(source.backend(), (!gaps.is_empty()).then(|| gaps.join("; ")));
         let owners = owner::owners(&cx.root, &snapshot::inodes(&listeners, &connections));
         let rows = snapshot::rows(&listeners, &connections, &owners, &source::interface_name);
         let mut drafts = vec![Draft::new(cx.clock.now(), Payload::ListeningPorts(rows))];
@@ -109,7 +113,7 @@ async fn observe(cx: Context) -> Result<(), Failure> {
 }
 
 fn gaps(source: &Source, root: &Root) -> Vec<String> {
-    source.gap().into_iter().chain(owner::gap(root)).collect()
+    source.gaps().iter().cloned().chain(owner::gaps(root)).collect()
 }
 
 fn alarm(vanished: &[Listener], owners: &BTreeMap<u64, Owner>) -> Diagnostic {

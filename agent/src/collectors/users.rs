@@ -18,7 +18,7 @@ use collector_common::event::kind::Kind;
 use collector_common::event::payload::{Diagnostic, ExtraDetails, LocalUser, Payload, Severity};
 use collector_common::parse::passwd::{Group, Parsed, PasswordLogin, Shadow, User, groups, shadows, users};
 use collector_common::root::Root;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use self::watch::Watch;
 
@@ -98,10 +98,10 @@ async fn observe(mut cx: Context) -> Result<(), Failure> {
         if cx.once {
             return Ok(());
         }
-        let next = sent.as_ref().map_or_else(Instant::now, |(at, _)| *at + interval);
+        let left = sent.as_ref().map_or(interval, |(at, _)| interval.saturating_sub(at.elapsed()));
         tokio::select! {
             () = watch.changed() => {}
-            () = sleep_until(next) => {}
+            () = sleep(left) => {}
             settings = cx.settings.changed(), if settings_live => settings_live = settings.is_ok(),
         }
     }
@@ -124,6 +124,7 @@ fn read_files(root: &Root) -> Result<Files, Failure> {
     let passwd = users(&passwd);
     let group = groups(&group.unwrap_or_default());
     let shadow = shadow.map(|bytes| shadows(&bytes));
+    gaps.extend(unasked(root));
     let faults = [("/etc/passwd", &passwd.faults), ("/etc/group", &group.faults)]
         .into_iter()
         .chain(shadow.iter().map(|shadow| ("/etc/shadow", &shadow.faults)))
@@ -131,6 +132,19 @@ fn read_files(root: &Root) -> Result<Files, Failure> {
         .collect();
     let accounts = accounts(&passwd.entries, &group.entries, shadow.as_ref());
     Ok(Files { accounts, faults, gaps })
+}
+
+/// Directory services that `nsswitch.conf(5)` names for accounts: whoever they know can log in and is not in a file.
+fn unasked(root: &Root) -> Option<String> {
+    let text = fs::read(root.path("/etc/nsswitch.conf")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("passwd:"))?;
+    let services = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+    let services: Vec<_> = services
+        .filter(|service| !matches!(*service, "files" | "compat" | "systemd") && !service.contains(['[', ']', '=']))
+        .collect();
+    let names = services.join(", ");
+    (!services.is_empty()).then(|| format!("accounts that only {names} (/etc/nsswitch.conf) knows are not listed"))
 }
 
 fn gap(path: &str, error: &io::Error, without: &str) -> String {

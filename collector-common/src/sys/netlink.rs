@@ -46,7 +46,7 @@ pub enum DumpError {
 impl fmt::Display for DumpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DumpError::System(what, errno) => write!(f, "{what} for NETLINK_SOCK_DIAG: {}", errno.desc()),
+            DumpError::System(what, errno) => write!(f, "{what} for NETLINK_SOCK_DIAG failed: {}", errno.desc()),
             DumpError::Refused(errno) => write!(f, "the kernel refused a NETLINK_SOCK_DIAG dump: {}", errno.desc()),
             DumpError::Silent => {
                 write!(f, "the kernel did not finish a NETLINK_SOCK_DIAG dump within {ANSWER_SECONDS} s")

@@ -98,6 +98,12 @@ impl View {
             peers: peers.values().flatten().map(|it| (it.local_port, it.peer.to_canonical())).collect(),
         }
     }
+
+    /// Whether a listener of this look is not among these.
+    pub(super) fn misses(&self, listeners: &[Socket]) -> bool {
+        let there: BTreeSet<Listener> = listeners.iter().map(Listener::of).collect();
+        self.listeners.keys().any(|listener| !there.contains(listener))
+    }
 }
 
 impl Listener {
@@ -201,6 +207,8 @@ mod tests {
         let replaced = view(&[socket(Protocol::Tcp, 22, 9), socket(Protocol::Udp, 53, 2)], &[], &old);
         assert_eq!(snapshot_of(decide(Some(&old), &old, &replaced, &SOON)), (vec![], false));
         let fewer = view(&[socket(Protocol::Tcp, 22, 1)], &[], &old);
+        assert!(old.misses(&[socket(Protocol::Tcp, 22, 1)]));
+        assert!(!fewer.misses(&[socket(Protocol::Tcp, 22, 1), socket(Protocol::Udp, 53, 2)]));
         assert_eq!(snapshot_of(decide(Some(&old), &old, &fewer, &SOON)), (vec![53], false));
         let shared = view(&[socket(Protocol::Tcp, 22, 1), socket(Protocol::Tcp, 22, 4)], &[], &View::default());
         let none = View::default();

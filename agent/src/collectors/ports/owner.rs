@@ -5,6 +5,7 @@
 //! middle of it cannot mix two processes up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use collector_common::root::Root;
 use procfs::process::{FDTarget, Process, all_processes_with_root};
@@ -57,11 +58,24 @@ pub(super) fn owners(root: &Root, inodes: &BTreeSet<u64>) -> BTreeMap<u64, Owner
     owners
 }
 
-/// What hides owners from us, as a sentence with what to do about it.
-pub(super) fn gap(root: &Root) -> Option<String> {
+/// What hides owners and sockets from us, a sentence each.
+pub(super) fn gaps(root: &Root) -> Vec<String> {
     if !root.is_host() {
-        return None;
+        return Vec::new();
     }
+    let namespaces = match other_namespaces(root) {
+        0 => None,
+        1 => {
+            Some("sockets in 1 other network namespace (a container or a sandboxed service) are not listed".to_owned())
+        }
+        many => {
+            Some(format!("sockets in {many} other network namespaces (containers, sandboxed services) are not listed"))
+        }
+    };
+    hidden_owners().into_iter().chain(namespaces).collect()
+}
+
+fn hidden_owners() -> Option<String> {
     let remedy = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH";
     let needed = CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH;
     match Process::myself().and_then(|process| process.status()) {
@@ -71,6 +85,17 @@ pub(super) fn gap(root: &Root) -> Option<String> {
             Some(format!("which processes hold sockets is unknown, reading /proc/self/status failed: {error}"))
         }
     }
+}
+
+/// How many network namespaces beside our own hold a process.
+fn other_namespaces(root: &Root) -> usize {
+    let namespace = |pid: &str| fs::read_link(root.path(format!("/proc/{pid}/ns/net"))).ok();
+    let processes = all_processes_with_root(root.path("/proc")).into_iter().flatten().flatten();
+    let mut namespaces: BTreeSet<_> = processes.filter_map(|process| namespace(&process.pid().to_string())).collect();
+    if let Some(own) = namespace("self") {
+        namespaces.remove(&own);
+    }
+    namespaces.len()
 }
 
 fn describe(process: &Process) -> Option<Owner> {
@@ -88,7 +113,6 @@ fn rank(owner: &Owner) -> (bool, u64, i32) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
 

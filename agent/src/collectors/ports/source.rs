@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use collector_common::collector::Failure;
 use collector_common::parse::inet_diag::Query;
 use collector_common::parse::inet_socket::{CLOSE_WAIT, ESTABLISHED, Family, InetSocket, Protocol};
-use collector_common::parse::proc_net;
+use collector_common::parse::proc_net::{self, Table};
 use collector_common::root::Root;
 use collector_common::sys::netlink::{DumpError, dump};
 use nix::net::if_::if_indextoname;
@@ -23,8 +23,8 @@ pub(super) struct Source {
     root: Root,
     /// Protocols this kernel has, and how it is asked about each.
     ways: Vec<(Protocol, Way)>,
-    /// Why sock_diag is not used for a protocol everybody has.
-    gap: Option<String>,
+    /// Why sock_diag is not used for a protocol everybody has, and what the tables hide.
+    gaps: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ enum Way {
 impl Source {
     /// Tries each way once. Fails when there is none for TCP or for UDP.
     pub(super) fn open(root: &Root) -> Result<Source, Failure> {
-        let mut source = Source { root: root.clone(), ways: Vec::new(), gap: None };
+        let mut source = Source { root: root.clone(), ways: Vec::new(), gaps: Vec::new() };
         for protocol in Protocol::ALL {
             let diag = match root.is_host() {
                 true => diag(protocol, Family::V4, 1 << protocol.waiting_state()).map_err(|error| error.to_string()),
@@ -45,12 +45,12 @@ impl Source {
             let common = matches!(protocol, Protocol::Tcp | Protocol::Udp);
             match (diag, source.table(protocol, Family::V4)) {
                 (Ok(_), _) => source.ways.push((protocol, Way::SockDiag)),
-                (Err(why), Ok(_)) => {
+                (Err(why), Ok(table)) => {
                     source.ways.push((protocol, Way::Table));
-                    if common {
-                        let told = format!("interfaces and dual-stack sockets are not told by /proc/net: {why}");
-                        source.gap.get_or_insert(told);
+                    if common && !source.gaps.iter().any(|gap| gap.contains(&why)) {
+                        source.gaps.push(format!("interfaces and dual-stack sockets are not told by /proc/net: {why}"));
                     }
+                    source.note_bad_lines(protocol, &table);
                 }
                 (Err(why), Err(table)) if common => {
                     return Err(Failure(format!(
@@ -77,19 +77,22 @@ impl Source {
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
-    pub(super) fn gap(&self) -> Option<String> {
-        self.gap.clone()
+    pub(super) fn gaps(&self) -> &[String] {
+        &self.gaps
     }
 
     /// Every socket that waits for somebody, in a stable order.
     pub(super) fn listeners(&self) -> Result<Vec<Socket>, Failure> {
-        let mut all = Vec::new();
+        self.listeners_beside(Vec::new())
+    }
+
+    /// The listeners of this look and of one before it.
+    pub(super) fn listeners_beside(&self, mut all: Vec<Socket>) -> Result<Vec<Socket>, Failure> {
         for (protocol, way) in &self.ways {
             let sockets = self.sockets(*protocol, *way, 1 << protocol.waiting_state())?;
             let listeners = sockets.into_iter().filter(|socket| socket.is_listener(*protocol));
             all.extend(listeners.map(|socket| (*protocol, socket)));
         }
-        // A table that changes while it is dumped in parts can tell a socket twice.
         all.sort_by(|(p, a), (q, b)| (p, a.local_port, a).cmp(&(q, b.local_port, b)));
         all.dedup();
         Ok(all)
@@ -119,7 +122,7 @@ impl Source {
         let mut all = Vec::new();
         for family in Family::ALL {
             let sockets = match way {
-                Way::Table => self.table(protocol, family),
+                Way::Table => self.table(protocol, family).map(|table| table.sockets),
                 Way::SockDiag => match diag(protocol, family, states) {
                     Err(DumpError::Refused(_)) if family == Family::V6 && !self.has_ipv6() => Ok(Vec::new()),
                     outcome => {
@@ -129,6 +132,9 @@ impl Source {
             };
             all.extend(sockets?);
         }
+        // Both ways give a table in parts, and one that changes between two parts can tell a socket twice.
+        all.sort();
+        all.dedup();
         Ok(all)
     }
 
@@ -136,12 +142,20 @@ impl Source {
         self.root.path("/proc/net/if_inet6").exists()
     }
 
-    fn table(&self, protocol: Protocol, family: Family) -> Result<Vec<InetSocket>, Failure> {
+    fn note_bad_lines(&mut self, protocol: Protocol, table: &Table) {
+        if table.bad_lines > 0 {
+            let path = table_path(protocol, Family::V4);
+            let lines = table.bad_lines;
+            self.gaps.push(format!("{lines} lines of {path} have an unknown layout and are not listed"));
+        }
+    }
+
+    fn table(&self, protocol: Protocol, family: Family) -> Result<Table, Failure> {
         let path = table_path(protocol, family);
         match fs::read_to_string(self.root.path(path)) {
-            Ok(text) => Ok(proc_net::read(&text).sockets),
+            Ok(text) => Ok(proc_net::read(&text)),
             // A kernel without IPv6 has no tables for it.
-            Err(error) if family == Family::V6 && error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if family == Family::V6 && error.kind() == io::ErrorKind::NotFound => Ok(Table::default()),
             Err(error) => Err(Failure(format!("reading {path} failed: {error}"))),
         }
     }

@@ -57,7 +57,7 @@ fn start(root: Root, once: bool) -> Agent {
 
 impl Agent {
     async fn next(&mut self) -> Draft {
-        timeout(Duration::from_secs(20), self.queue.recv()).await.expect("an event within 20 s").unwrap()
+        timeout(Duration::from_secs(120), self.queue.recv()).await.expect("an event within 2 minutes").unwrap()
     }
 
     async fn snapshot(&mut self) -> Vec<LocalUser> {
@@ -103,6 +103,24 @@ fn without_shadow_the_password_is_unknown_and_the_gap_says_so() {
     assert_eq!(files.accounts[1].extra_details.get("PasswordLogin"), None);
     assert_eq!(files.accounts[3].extra_details["PasswordLogin"], "empty");
     assert!(files.gaps[0].contains("/etc/shadow"), "{:?}", files.gaps);
+}
+
+#[test]
+fn a_directory_service_is_a_gap_that_is_said() {
+    let machine = machine();
+    let cases = [
+        ("passwd: files systemd\ngroup: files ldap\n", None),
+        (
+            "# passwd: nis\n\tpasswd:   files [NOTFOUND=continue UNAVAIL=return] sss ldap # and so on\n",
+            Some("sss, ldap"),
+        ),
+    ];
+    for (content, expected) in cases {
+        replace(machine.path(), "nsswitch.conf", content);
+        let gaps = read_files(&Root::at(machine.path())).unwrap().gaps;
+        assert_eq!(gaps.len(), usize::from(expected.is_some()), "{gaps:?}");
+        assert!(expected.is_none_or(|names| gaps[0].contains(names)), "{gaps:?}");
+    }
 }
 
 #[test]
@@ -190,16 +208,19 @@ fn a_survey_needs_no_runtime() {
     assert!(survey.backend.contains("/etc/passwd"), "{survey:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn files_that_are_links_are_compared_and_the_gap_says_so() {
     let machine = machine();
     let etc = machine.path().join("etc");
     fs::rename(etc.join("passwd"), machine.path().join("passwd")).unwrap();
     std::os::unix::fs::symlink("../passwd", etc.join("passwd")).unwrap();
-    let mut running = start(Root::at(machine.path()), false);
-    assert_eq!(running.snapshot().await.len(), 4);
-    let State::Running { gap: Some(gap), .. } = running.state.get() else { panic!("{:?}", running.state.get()) };
+    let mut agent = start(Root::at(machine.path()), false);
+    assert_eq!(agent.snapshot().await.len(), 4);
+    let State::Running { gap: Some(gap), .. } = agent.state.get() else { panic!("{:?}", agent.state.get()) };
     assert!(gap.contains("symbolic link"), "{gap}");
     let survey = LocalUsers.survey(&Root::at(machine.path()), &settings(Duration::from_secs(1)));
     assert!(survey.lacks[0].contains("symbolic link"), "{survey:?}");
+    fs::write(machine.path().join("passwd"), PASSWD.replace("toor:", "mallory:")).unwrap();
+    let names: Vec<_> = agent.snapshot().await.into_iter().map(|it| it.user_name).collect();
+    assert_eq!(names, ["root", "pi", "mallory", "guest"]);
 }

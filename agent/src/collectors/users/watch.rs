@@ -10,7 +10,7 @@ use std::time::Duration;
 use collector_common::root::Root;
 use collector_common::sys::inotify::EventQueue;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const NAMES: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
 const BACKEND_INOTIFY: &str = "/etc/passwd, group and shadow, watched by inotify";
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_secs(60);
 /// One tool rewrites several files in a row; a second without news means that it is done.
 const QUIET: Duration = Duration::from_secs(1);
 /// Somebody who touches a file all the time does not get to hide what else he does to it.
-const QUIET_TRIES: u32 = 5;
+const QUIET_AT_LATEST: Duration = Duration::from_secs(5);
 
 /// A watch over the account files.
 pub(super) struct Watch {
@@ -123,7 +123,9 @@ fn open_inotify(root: &Root) -> Result<Inotify, String> {
 
 async fn settled(queue: &EventQueue) -> Result<(), String> {
     while !drain(queue).await? {}
-    for _ in 0..QUIET_TRIES {
+    // Lock files and temporary files beside the account files are events too, and mean that a tool is still at work.
+    let deadline = Instant::now() + QUIET_AT_LATEST;
+    while Instant::now() < deadline {
         match timeout(QUIET, drain(queue)).await {
             Ok(outcome) => outcome?,
             Err(_) => break,
