@@ -29,6 +29,9 @@ mod place;
 mod reader;
 mod sink;
 
+#[cfg(test)]
+mod rig;
+
 /// The collector of [`Kind::Login`].
 pub struct Login;
 

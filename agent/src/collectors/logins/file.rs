@@ -297,3 +297,179 @@ impl Wake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Write;
+    use std::time::SystemTime;
+
+    use super::super::rig::Rig;
+    use super::*;
+
+    /// A machine with a log and no journal.
+    struct Machine {
+        directory: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Machine {
+            let directory = tempfile::tempdir().unwrap();
+            fs::create_dir_all(directory.path().join("var/log")).unwrap();
+            fs::create_dir_all(directory.path().join("etc")).unwrap();
+            fs::write(directory.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+            let machine = Machine { directory };
+            machine.append("auth.log", &line(1));
+            machine
+        }
+
+        fn root(&self) -> Root {
+            Root::at(self.directory.path())
+        }
+
+        fn log(&self, name: &str) -> PathBuf {
+            self.directory.path().join("var/log").join(name)
+        }
+
+        fn append(&self, name: &str, text: &str) {
+            let mut file = File::options().create(true).append(true).open(self.log(name)).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        }
+
+        fn rename(&self, from: &str, to: &str) {
+            fs::rename(self.log(from), self.log(to)).unwrap();
+        }
+
+        fn start(&self, cursors: BTreeMap<String, String>) -> Rig {
+            Rig::start(&self.root(), cursors)
+        }
+    }
+
+    /// A failed login that is known by its port.
+    fn line(port: u16) -> String {
+        format!(
+            "2026-11-24T02:53:{:02}.169365+00:00 board sshd[{port}]: Failed password for root from 192.0.2.7 port {port} ssh2\n",
+            port % 60
+        )
+    }
+
+    #[tokio::test]
+    async fn the_first_start_begins_at_the_end_and_rows_are_whole() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        let login = rig.login().await;
+        assert_eq!((login.remote_port.as_deref(), login.user_id.as_deref()), (Some("2"), Some("0")));
+        assert_eq!(login.extra_details["Trust"], "file");
+        assert_eq!(rig.backend(), "log file /var/log/auth.log");
+    }
+
+    #[tokio::test]
+    async fn half_lines_nuls_and_overlong_lines_lose_no_other_line() {
+        let machine = Machine::new();
+        machine.append("auth.log", &line(2)[..30]);
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2)[30..]);
+        assert_eq!(rig.ports(1).await, ["2"]);
+        machine.append("auth.log", &"\0".repeat(5000));
+        machine.append("auth.log", &line(3));
+        machine.append("auth.log", &"x".repeat(3 * MAX_LINE_BYTES));
+        machine.append("auth.log", &format!("\n{}", line(4)));
+        assert_eq!(rig.ports(2).await, ["3", "4"]);
+        assert!(rig.alarms.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_renamed_log_is_finished_before_its_successor() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        assert_eq!(rig.ports(1).await, ["2"]);
+        machine.rename("auth.log", "auth.log.1");
+        machine.append("auth.log", "");
+        // The syslog daemon still has the old file open, and dies within a line.
+        machine.append("auth.log.1", &line(3));
+        assert_eq!(rig.ports(1).await, ["3"]);
+        machine.append("auth.log.1", line(4).trim_end());
+        machine.append("auth.log", &line(5));
+        assert_eq!(rig.ports(2).await, ["4", "5"]);
+        assert!(rig.alarms.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_copied_and_emptied_log_is_read_from_its_beginning() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        assert_eq!(rig.ports(1).await, ["2"]);
+        fs::copy(machine.log("auth.log"), machine.log("auth.log.1")).unwrap();
+        File::create(machine.log("auth.log")).unwrap();
+        machine.append("auth.log", &line(3));
+        assert_eq!(rig.ports(1).await, ["3"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+        // Emptied without a copy: somebody wipes traces.
+        File::create(machine.log("auth.log")).unwrap();
+        machine.append("auth.log", &line(4));
+        assert_eq!(rig.ports(1).await, ["4"]);
+        assert_eq!(rig.alarms.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_crash_loses_and_doubles_nothing() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &[line(2), line(3), line(4)].concat());
+        assert_eq!(rig.ports(2).await, ["2", "3"]);
+        let cursors = rig.kill().await;
+        machine.append("auth.log", &line(5));
+        let mut rig = machine.start(cursors);
+        assert_eq!(rig.ports(2).await, ["4", "5"]);
+        // Rotated twice while nobody looked.
+        let cursors = rig.kill().await;
+        machine.append("auth.log", &line(6));
+        machine.rename("auth.log", "auth.log.2");
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        File::options().append(true).open(machine.log("auth.log.2")).unwrap().set_modified(hour_ago).unwrap();
+        machine.append("auth.log.1", &line(7));
+        machine.append("auth.log", &line(8));
+        let mut rig = machine.start(cursors);
+        assert_eq!(rig.ports(3).await, ["6", "7", "8"]);
+        assert!(rig.alarms.is_empty());
+        // Rotated away: what is left is read, and the gap is told once.
+        let cursors = rig.kill().await;
+        fs::remove_file(machine.log("auth.log")).unwrap();
+        fs::remove_file(machine.log("auth.log.1")).unwrap();
+        fs::remove_file(machine.log("auth.log.2")).unwrap();
+        machine.append("auth.log", &line(9));
+        let mut rig = machine.start(cursors);
+        assert_eq!(rig.ports(1).await, ["9"]);
+        assert_eq!(rig.alarms.len(), 1);
+        assert!(rig.alarms[0].message.contains("auth.log"), "{}", rig.alarms[0].message);
+    }
+
+    #[tokio::test]
+    async fn only_the_last_of_repeated_rows_carries_the_cursor() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        let repeated = line(2).replace("Failed", "message repeated 2 times: [ Failed").replace("ssh2", "ssh2]");
+        machine.append("auth.log", &repeated);
+        let (first, last) = (rig.next().await, rig.next().await);
+        assert!(first.cursor.is_none() && first.payload.is_some());
+        let place = Place::from_text(&last.cursor.unwrap().place).unwrap();
+        assert_eq!(place.offset, fs::metadata(machine.log("auth.log")).unwrap().len());
+    }
+
+    #[tokio::test]
+    async fn no_log_at_all_is_a_failure_with_something_to_do() {
+        let machine = Machine::new();
+        fs::remove_file(machine.log("auth.log")).unwrap();
+        let failure = machine.start(BTreeMap::new()).ended().await.unwrap_err();
+        assert!(failure.0.contains("edgewarden.loginSource"), "{failure}");
+    }
+}

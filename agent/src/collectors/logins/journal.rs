@@ -289,3 +289,170 @@ fn journal_files(root: &Root) -> Vec<PathBuf> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    use std::process;
+
+    use super::super::rig::Rig;
+    use super::*;
+
+    #[test]
+    fn entries_come_after_the_cursor_and_from_handlers_only() {
+        let cursor = "s=1;i=2;b=3".to_owned();
+        let missed = arguments(&Position::After(cursor.clone()), false).join(" ");
+        assert!(missed.starts_with("--after-cursor=s=1;i=2;b=3 SYSLOG_IDENTIFIER=sshd "), "{missed}");
+        assert!(missed.ends_with("SYSLOG_IDENTIFIER=login + MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"), "{missed}");
+        assert!(arguments(&Position::After(cursor), true).contains(&"--no-tail".to_owned()));
+        assert_eq!(arguments(&Position::Boot, false)[0], "--boot");
+    }
+
+    #[test]
+    fn a_machine_without_journald_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let lack = Journal::find(&Root::at(directory.path())).unwrap_err();
+        assert!(lack.contains("journald does not run"), "{lack}");
+    }
+
+    /// A real journald whose `/run` is a directory of ours.
+    struct Journald {
+        directory: tempfile::TempDir,
+        process: process::Child,
+    }
+
+    impl Drop for Journald {
+        fn drop(&mut self) {
+            let _killed = self.process.kill();
+            let _status = self.process.wait();
+        }
+    }
+
+    const DAEMON: &str = "/lib/systemd/systemd-journald";
+
+    impl Journald {
+        /// Only root can start one, in a mount namespace of its own.
+        fn can_run() -> bool {
+            let can = nix::unistd::geteuid().is_root() && Path::new(DAEMON).exists();
+            if !can {
+                eprintln!("not run: it needs root and {DAEMON}");
+            }
+            can
+        }
+
+        fn start() -> Journald {
+            let directory = tempfile::Builder::new().prefix("jd").tempdir().unwrap();
+            let at = |path: &str| directory.path().join(path);
+            for path in ["run/log/journal", "run/systemd/journald.conf.d", "sbin", "etc"] {
+                fs::create_dir_all(at(path)).unwrap();
+            }
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::write(at("etc/passwd"), "root:x:0:0::/root:/bin/sh\ntester:x:1000:1000::/:/bin/sh\n").unwrap();
+            let settings = "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\nRateLimitBurst=0\n";
+            fs::write(at("run/systemd/journald.conf.d/test.conf"), settings).unwrap();
+            // The kernel names a program by its path, so the handler of the test must lie where a handler lies.
+            fs::copy("/usr/bin/logger", at("sbin/sshd")).unwrap();
+            let process = Journald::spawn(directory.path());
+            let journald = Journald { directory, process };
+            journald.wait();
+            journald
+        }
+
+        fn spawn(directory: &Path) -> process::Child {
+            let script = "mount --make-rprivate / && mount --bind \"$1/run\" /run && mount --bind \"$1/sbin\" /usr/local/sbin && exec \"$2\"";
+            let mut command = process::Command::new("unshare");
+            command.args(["--mount", "sh", "-c", script, "sh"]).arg(directory).arg(DAEMON);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        }
+
+        /// Until it takes messages and has its file.
+        fn wait(&self) {
+            for _ in 0..300 {
+                if self.root().path("/run/systemd/journal/dev-log").exists() && !journal_files(&self.root()).is_empty()
+                {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            panic!("journald did not start");
+        }
+
+        fn root(&self) -> Root {
+            Root::at(self.directory.path())
+        }
+
+        /// Writes as the program that lies at `/usr/local/sbin/sshd` there.
+        fn log(&self, uid: u32, message: &str) {
+            let mut command = process::Command::new("nsenter");
+            command.arg(format!("--mount=/proc/{}/ns/mnt", self.process.id()));
+            command.args([format!("--setuid={uid}"), format!("--setgid={uid}")]);
+            command.args(["/usr/local/sbin/sshd", "--socket", "/run/systemd/journal/dev-log", "--tag", "sshd"]);
+            assert!(command.arg("--").arg(message).status().unwrap().success());
+        }
+
+        /// Writes as a program of this machine.
+        fn forge(&self, uid: u32, message: &str) {
+            let mut command = process::Command::new("logger");
+            command.arg("--socket").arg(self.root().path("/run/systemd/journal/dev-log"));
+            command.args(["--tag", "sshd", "--id=4242", "--", message]).uid(uid).gid(uid);
+            assert!(command.status().unwrap().success());
+        }
+    }
+
+    fn accepted(port: u16) -> String {
+        format!("Accepted password for tester from 192.0.2.7 port {port} ssh2")
+    }
+
+    #[tokio::test]
+    async fn a_real_journal_gives_logins_once_and_names_the_forger() {
+        if !Journald::can_run() {
+            return;
+        }
+        let journald = Journald::start();
+        journald.log(0, &accepted(1));
+        let mut rig = Rig::start(&journald.root(), BTreeMap::new());
+        rig.started().await;
+        assert_eq!(rig.backend(), "systemd journal");
+        journald.forge(1000, &accepted(666));
+        for port in 2..20 {
+            journald.log(0, &accepted(port));
+        }
+        let login = rig.login().await;
+        assert_eq!((login.remote_port.as_deref(), login.user_id.as_deref()), (Some("2"), Some("1000")));
+        assert_eq!(login.extra_details["Source"], "journal");
+        assert_eq!(rig.alarms.len(), 1, "{:?}", rig.alarms);
+        assert_eq!(rig.alarms[0].extra_details["WriterUserId"], "1000");
+        assert_eq!(rig.ports(3).await, ["3", "4", "5"]);
+
+        // More was missed than the ten entries that --follow shows by itself.
+        let cursors = rig.kill().await;
+        journald.log(0, &accepted(20));
+        let mut rig = Rig::start(&journald.root(), cursors);
+        let expected: Vec<String> = (6..=20).map(|port: u16| port.to_string()).collect();
+        assert_eq!(rig.ports(15).await, expected);
+        journald.log(0, &accepted(21));
+        assert_eq!(rig.ports(1).await, ["21"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_did_not_outlive_the_journal_is_a_gap_told_once() {
+        if !Journald::can_run() {
+            return;
+        }
+        let journald = Journald::start();
+        journald.log(0, &accepted(1));
+        let lost = "s=00000000000000000000000000000001;i=5;b=00000000000000000000000000000002;m=1;t=1;x=1";
+        let cursors = BTreeMap::from([("journal".to_owned(), lost.to_owned())]);
+        let mut rig = Rig::start(&journald.root(), cursors);
+        assert_eq!(rig.ports(1).await, ["1"]);
+        assert_eq!(rig.alarms.len(), 1, "{:?}", rig.alarms);
+        assert!(rig.alarms[0].message.contains("started again"), "{}", rig.alarms[0].message);
+        let mut rig = Rig::start(&journald.root(), rig.kill().await);
+        journald.log(0, &accepted(2));
+        assert_eq!(rig.ports(1).await, ["2"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+}

@@ -464,8 +464,10 @@ mod tests {
         assert_eq!(as_json(reader.overdue(now(90)))[0]["item"]["ExtraDetails"]["Count"], "4");
         assert!(!reader.holds_counts());
         // What a session's own process says after the login is neither.
-        let child = journal_entry(Some(1000), None, "Disconnected from user tester 192.0.2.1 port 5");
-        assert!(reader.read(&child, now(100), &mut uid_of).is_empty());
+        for message in ["Disconnected from user tester 192.0.2.1 port 5", "Connection closed by 192.0.2.1 port 5"] {
+            let child = journal_entry(Some(1000), None, message);
+            assert!(reader.read(&child, now(200), &mut uid_of).is_empty() && !reader.holds_counts(), "{message}");
+        }
         let repeated = journal_entry(Some(1000), None, "last message repeated 900 times");
         reader.read(&journal_entry(Some(0), None, accepted), now(100), &mut uid_of);
         assert!(reader.read(&repeated, now(100), &mut uid_of).is_empty());
