@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{Inotify, InotifyEvent};
+use nix::sys::inotify::{AddWatchFlags, Inotify, InotifyEvent};
 use tokio::io::unix::AsyncFd;
 
 /// An inotify instance a task can wait for.
@@ -35,6 +36,16 @@ impl EventQueue {
         Ok(EventQueue(queue))
     }
 
+    /// Watches one more path. A path that is watched already gets these events instead of the ones before; a file that
+    /// was renamed stays watched beside the one that has its name now.
+    ///
+    /// Fails when the path does not exist or cannot be read, or the user has no watch left
+    /// (`fs.inotify.max_user_watches`).
+    pub fn add_watch(&self, path: &Path, events: AddWatchFlags) -> io::Result<()> {
+        self.0.get_ref().0.add_watch(path, events)?;
+        Ok(())
+    }
+
     /// Waits until there are events and takes them. No event is lost when the future is dropped.
     pub async fn next(&self) -> io::Result<Vec<InotifyEvent>> {
         loop {
@@ -53,7 +64,7 @@ impl EventQueue {
 mod tests {
     use std::ffi::OsStr;
 
-    use nix::sys::inotify::{AddWatchFlags, InitFlags};
+    use nix::sys::inotify::InitFlags;
 
     use super::*;
 

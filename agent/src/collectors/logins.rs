@@ -1,0 +1,169 @@
+//! Who tried to get in, from what the programs that let people in write to the system's log.
+//!
+//! ```text
+//! journal.rs ─ journalctl ─┐                    ┌ attempts.rs  each attempt once
+//!                          ├▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
+//! file.rs ─── auth.log ────┘        └ accounts.rs              name to uid
+//! ```
+//!
+//! One source at a time: two would tell every attempt twice. The journal comes first because the kernel vouches for who
+//! wrote an entry; a plain log file proves nothing about the writer, and its rows say so (`ExtraDetails.Trust`).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use collector_common::collector::{Collector, Context, Failure, LoginSource, Running, Settings, Survey};
+use collector_common::event::kind::Kind;
+use collector_common::root::Root;
+
+use self::journal::Journal;
+use self::sink::{End, Sink};
+
+mod accounts;
+mod file;
+mod journal;
+mod lines;
+mod place;
+mod reader;
+mod sink;
+
+#[cfg(test)]
+mod rig;
+
+/// The collector of [`Kind::Login`].
+pub struct Login;
+
+/// The logs that hold logins where there is no journal, the most specific first.
+const LOGS: [&str; 3] = ["/var/log/auth.log", "/var/log/secure", "/var/log/messages"];
+
+/// What no source tells.
+const GAP: &str = "login(1) of shadow (Debian 11 and 12) and of busybox does not log when a user other than root comes in at a console";
+
+enum Source {
+    Journal(Journal),
+    /// The path as the machine names it.
+    File(PathBuf),
+}
+
+impl Collector for Login {
+    fn kind(&self) -> Kind {
+        Kind::Login
+    }
+
+    fn survey(&self, root: &Root, settings: &Settings) -> Survey {
+        let lacks = match (&settings.login_source, Journal::find(root)) {
+            (LoginSource::File(_), _) | (_, Ok(_)) => Vec::new(),
+            (_, Err(lack)) => vec![lack],
+        };
+        match choose(root, &settings.login_source) {
+            Ok(source) => Survey { backend: source.backend(), lacks },
+            Err(Failure(reason)) => Survey { backend: "none".to_owned(), lacks: vec![reason] },
+        }
+    }
+
+    fn run(&self, cx: Context) -> Running {
+        Box::pin(run(cx))
+    }
+}
+
+impl Source {
+    fn backend(&self) -> String {
+        match self {
+            Source::Journal(_) => "systemd journal".to_owned(),
+            Source::File(path) => format!("log file {}", path.display()),
+        }
+    }
+
+    fn gap(&self) -> String {
+        match self {
+            Source::Journal(_) => GAP.to_owned(),
+            Source::File(_) => format!("a log file does not prove who wrote a line; {GAP}"),
+        }
+    }
+}
+
+/// Follows the source in force until dropped, and another one when the twin says so. There is no snapshot of logins, so
+/// a one-shot run, too, observes until it is dropped.
+async fn run(mut cx: Context) -> Result<(), Failure> {
+    loop {
+        let asked = Arc::clone(&cx.settings.borrow_and_update()).login_source.clone();
+        let source = choose(&cx.root, &asked)?;
+        let mut sink = Sink::new(&cx, &source.key());
+        cx.state.running(source.backend(), Some(source.gap()));
+        let follow = async {
+            match &source {
+                Source::Journal(journal) => journal::follow(&mut sink, journal).await,
+                Source::File(path) => file::follow(&mut sink, &cx.root, path).await,
+            }
+        };
+        let changed = async { cx.settings.wait_for(|settings| settings.login_source != asked).await.is_ok() };
+        let ended = tokio::select! {
+            ended = follow => ended,
+            changed = changed => match changed {
+                true => continue,
+                false => return Ok(()),
+            },
+        };
+        return match ended {
+            End::Closed => Ok(()),
+            End::Failed(failure) => Err(failure),
+        };
+    }
+}
+
+impl Source {
+    /// The name of the source's cursor.
+    fn key(&self) -> String {
+        match self {
+            Source::Journal(_) => "journal".to_owned(),
+            Source::File(path) => format!("file:{}", path.display()),
+        }
+    }
+}
+
+fn choose(root: &Root, asked: &LoginSource) -> Result<Source, Failure> {
+    match asked {
+        LoginSource::File(path) => readable(&root.path(path)).map(|()| Source::File(path.clone())).map_err(|error| {
+            Failure(format!(
+                "The log file {} cannot be read: {error}. Name an existing file in edgewarden.loginSource and let the agent's user read it (group adm on Debian).",
+                path.display()
+            ))
+        }),
+        LoginSource::Journal => Journal::find(root).map(Source::Journal).map_err(Failure),
+        LoginSource::Auto => match Journal::find(root) {
+            Ok(journal) => Ok(Source::Journal(journal)),
+            Err(lack) => first_log(root, &lack),
+        },
+    }
+}
+
+/// The first log that can be read, or a sentence that says what became of every source.
+fn first_log(root: &Root, journal_lack: &str) -> Result<Source, Failure> {
+    let mut denied = Vec::new();
+    for log in LOGS {
+        match readable(&root.path(log)) {
+            Ok(()) => return Ok(Source::File(PathBuf::from(log))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => denied.push(format!("{log}: {error}")),
+        }
+    }
+    Err(Failure(match denied.is_empty() {
+        true => format!(
+            "No log of logins: {journal_lack} None of {} exists. Run journald or a syslog daemon that writes auth messages, or name its file in edgewarden.loginSource.",
+            LOGS.join(", ")
+        ),
+        false => format!(
+            "No log of logins can be read: {journal_lack} {}. Add the agent's user to the group that may (adm on Debian).",
+            denied.join("; ")
+        ),
+    }))
+}
+
+fn readable(path: &Path) -> io::Result<()> {
+    fs::File::open(path).and_then(|file| match file.metadata()?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    })
+}

@@ -1,0 +1,137 @@
+//! Where both sources bring their lines: the reader behind it, the emitter after it, and the cursor beside every event.
+
+use std::time::Duration;
+
+use collector_common::clock::{Clock, Reading};
+use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
+use collector_common::event::payload::{Diagnostic, Severity};
+use tokio::time::Instant;
+
+use super::accounts::Accounts;
+use super::reader::{Entry, Reader};
+
+/// Why a source is no longer followed.
+#[derive(Debug)]
+pub enum End {
+    /// The agent is stopping.
+    Closed,
+    /// The source cannot be followed.
+    Failed(Failure),
+}
+
+/// The way from lines to events.
+#[derive(Debug)]
+pub struct Sink {
+    out: Emitter,
+    clock: Clock,
+    reader: Reader,
+    accounts: Accounts,
+    source: String,
+    /// Lines were read since a cursor was last sent.
+    moved: bool,
+    sent: Instant,
+}
+
+/// How long lines without an event may pass before their cursor is stored: what is read again after a crash, against
+/// what is written to flash for nothing.
+const CURSOR_EVERY: Duration = Duration::from_secs(300);
+
+impl From<Closed> for End {
+    fn from(_: Closed) -> End {
+        End::Closed
+    }
+}
+
+impl End {
+    /// The source cannot be followed, and why.
+    pub fn failed(reason: String) -> End {
+        End::Failed(Failure(reason))
+    }
+}
+
+impl Sink {
+    /// The way out for the source with this name.
+    pub fn new(cx: &Context, source: &str) -> Sink {
+        Sink {
+            out: cx.out.clone(),
+            clock: cx.clock,
+            reader: Reader::default(),
+            accounts: Accounts::new(cx.root.path("/etc/passwd")),
+            source: source.to_owned(),
+            moved: false,
+            sent: Instant::now(),
+        }
+    }
+
+    /// The clocks of the machine.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// How far the source was read before.
+    pub fn cursor(&self) -> Option<String> {
+        self.out.cursor(&self.source)
+    }
+
+    /// Reads one line. `place` gives the place after it, and is asked only if the line became an event.
+    pub async fn take(&mut self, entry: &Entry<'_>, place: impl FnOnce() -> String) -> Result<(), Closed> {
+        let accounts = &mut self.accounts;
+        let drafts = self.reader.read(entry, self.clock.now(), &mut |name| accounts.uid(name));
+        self.moved = true;
+        self.send(drafts, place).await
+    }
+
+    /// Raises an alarm about the source.
+    pub async fn alarm(&mut self, severity: Severity, text: String) -> Result<(), Closed> {
+        let draft = Draft::alarm(self.clock.now(), Diagnostic::new(severity, text).with("Source", &self.source));
+        self.out.send(draft).await
+    }
+
+    /// Stores a place without an event, at once.
+    pub async fn store(&mut self, place: String) -> Result<(), Closed> {
+        self.moved = false;
+        self.sent = Instant::now();
+        self.out.send(Draft::cursor_only(self.clock.now(), self.at(place))).await
+    }
+
+    /// What is due when no line comes: counts, and the place if it moved and was not stored for long.
+    pub async fn idle(&mut self, place: impl FnOnce() -> String) -> Result<(), Closed> {
+        for draft in self.reader.overdue(self.clock.now()) {
+            self.out.send(draft).await?;
+        }
+        if self.moved && self.sent.elapsed() >= CURSOR_EVERY {
+            self.store(place()).await?;
+        }
+        Ok(())
+    }
+
+    /// How long [`Sink::idle`] need not be called; nothing if it has nothing to say until the next line.
+    pub fn idle_for(&self) -> Option<Duration> {
+        match (self.reader.holds_counts(), self.moved) {
+            (true, _) => Some(Duration::from_secs(60)),
+            (false, true) => Some(CURSOR_EVERY.saturating_sub(self.sent.elapsed()).max(Duration::from_secs(1))),
+            (false, false) => None,
+        }
+    }
+
+    /// A moment by the source's own record.
+    pub fn source_time(&self, wall_us: Option<i64>) -> Reading {
+        wall_us.map_or_else(|| self.clock.now(), |wall_us| self.clock.from_source(wall_us))
+    }
+
+    /// The last draft of a line carries the place after it: with an earlier one a crash between them would lose rows.
+    async fn send(&mut self, mut drafts: Vec<Draft>, place: impl FnOnce() -> String) -> Result<(), Closed> {
+        let Some(last) = drafts.pop() else { return Ok(()) };
+        for draft in drafts {
+            self.out.send(draft).await?;
+        }
+        let cursor = self.at(place());
+        self.moved = false;
+        self.sent = Instant::now();
+        self.out.send(last.with_cursor(cursor)).await
+    }
+
+    fn at(&self, place: String) -> SourceCursor {
+        SourceCursor { source: self.source.clone(), place }
+    }
+}

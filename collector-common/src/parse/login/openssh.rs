@@ -1,0 +1,360 @@
+//! OpenSSH's daemon: `sshd`, since 9.8 `sshd-session`.
+//!
+//! ```text
+//! Accepted METHOD for USER from IP port N ssh2[: KEYTYPE FINGERPRINT]                       auth.c, auth_log
+//! Failed METHOD for [invalid user ]USER from IP port N ssh2[: KEYTYPE FINGERPRINT]          the same
+//! Invalid user USER from IP port N                                                          auth.c, getpwnamallow
+//! error: maximum authentication attempts exceeded for [invalid user ]USER from IP port N ssh2 [preauth]
+//! Connection closed by|Connection reset by|Disconnected from PEER [preauth]                 packet.c, sshpkt_vfatal
+//! Disconnecting PEER: REASON [preauth]            Unable to negotiate with PEER: REASON [preauth]
+//! Timeout before authentication for IP port N     ... for connection from IP to IP, pid = N since 9.8, by the listener
+//! banner exchange: Connection from IP port N: invalid format
+//! drop connection #N from [IP]:P on [IP]:22 penalty: ...                                    sshd.c, since 9.8
+//!
+//! PEER is [authenticating user USER |invalid user USER ]IP port N
+//! ```
+//!
+//! At the default log level a key that was refused for a valid user leaves only the closing line. USER cannot hold a
+//! colon (what follows one is the login style and never logged) and its control characters are escaped by the daemon,
+//! so the first `: ` of a line ends the part that holds it.
+
+use super::{Account, Key, Peer, Remark, Verdict};
+use crate::event::payload::LoginResult;
+
+/// Reads one message of `sshd`.
+pub fn read(message: &str) -> Remark {
+    let (message, preauth) = match message.strip_suffix(" [preauth]") {
+        Some(message) => (message, true),
+        None => (message, false),
+    };
+    verdict(message)
+        .map(Remark::Verdict)
+        .or_else(|| companion(message))
+        .or_else(|| closing(message, preauth))
+        .unwrap_or(Remark::Nothing)
+}
+
+fn verdict(message: &str) -> Option<Verdict> {
+    let (result, rest) = match message.strip_prefix("Accepted ") {
+        Some(rest) => (LoginResult::Success, rest),
+        None => (LoginResult::Fail, message.strip_prefix("Failed ")?),
+    };
+    let (method, rest) = rest.split_once(' ')?;
+    let (named, extra) = match rest.strip_prefix("for ")?.split_once(" ssh2: ") {
+        Some((named, extra)) => (named, Some(extra)),
+        None => (rest.strip_prefix("for ")?, None),
+    };
+    let named =
+        ["ssh2", "ssh1"].iter().find_map(|version| named.strip_suffix(version)?.strip_suffix(' ')).unwrap_or(named);
+    let (user, peer) = from_peer(named)?;
+    let mut verdict = Verdict::new(result, account(user), peer).by(method);
+    verdict.key = extra.and_then(key);
+    Some(verdict)
+}
+
+fn companion(message: &str) -> Option<Remark> {
+    if let Some(rest) = message.strip_prefix("Invalid user ") {
+        let (user, peer) = from_peer(rest)?;
+        return Some(Remark::Named { account: Account::Invalid { typed: Some(user.to_owned()) }, peer });
+    }
+    if message.strip_prefix("error: ").unwrap_or(message).starts_with("kex_exchange_identification: ") {
+        return Some(Remark::Opened(Peer::default()));
+    }
+    message.starts_with("drop connection #").then_some(Remark::Hidden)
+}
+
+fn closing(message: &str, preauth: bool) -> Option<Remark> {
+    let closed = |account, peer| Remark::Closed { account, peer, pid: None, certain: true };
+    if let Some(rest) = message.strip_prefix("error: maximum authentication attempts exceeded for ") {
+        let (user, peer) = from_peer(rest.strip_suffix(" ssh2").unwrap_or(rest))?;
+        return Some(closed(account(user), peer));
+    }
+    if let Some(rest) =
+        message.strip_prefix("fatal: ").unwrap_or(message).strip_prefix("Timeout before authentication for ")
+    {
+        return timeout(rest);
+    }
+    if let Some(rest) = message.strip_prefix("banner exchange: Connection from ") {
+        return Some(closed(Account::Unknown, anonymous(before_reason(rest))?));
+    }
+    if let Some(rest) = message.strip_prefix("Did not receive identification string from ") {
+        return Some(closed(Account::Unknown, anonymous(rest).or_else(|| address_only(rest))?));
+    }
+    if let Some(rest) = message.strip_prefix("Bad protocol version identification '") {
+        // What the client sent stands before the address and may hold anything, so the last " from " counts.
+        let (_, rest) = rest.rsplit_once("' from ")?;
+        return Some(closed(Account::Unknown, anonymous(rest).or_else(|| address_only(rest))?));
+    }
+    const ENDS: [&str; 6] = [
+        "Connection closed by ",
+        "Connection reset by ",
+        "Disconnected from ",
+        "Disconnecting ",
+        "Unable to negotiate with ",
+        "ssh_dispatch_run_fatal: Connection from ",
+    ];
+    let message = message.strip_prefix("fatal: ").unwrap_or(message);
+    let rest = before_reason(ENDS.iter().find_map(|end| message.strip_prefix(end))?);
+    if let Some(rest) = rest.strip_prefix("authenticating user ") {
+        let (user, peer) = peer_at_end(rest)?;
+        return Some(closed(Account::Known(user.to_owned()), peer));
+    }
+    if let Some(rest) = rest.strip_prefix("invalid user ") {
+        let (user, peer) = peer_at_end(rest)?;
+        return Some(closed(Account::Invalid { typed: Some(user.to_owned()) }, peer));
+    }
+    // Without the mark a session that was let in may end like this, too.
+    Some(Remark::Closed { account: Account::Unknown, peer: anonymous(rest)?, pid: None, certain: preauth })
+}
+
+/// `IP port N`, or `connection from IP to IP, pid = N` written by the listener about the process that served it.
+fn timeout(rest: &str) -> Option<Remark> {
+    let (peer, pid) = match rest.strip_prefix("connection from ") {
+        Some(rest) => {
+            let (peer, rest) = rest.split_once(" to ")?;
+            let (_, pid) = rest.rsplit_once(", pid = ")?;
+            (address_only(peer)?, Some(pid.parse().ok()?))
+        }
+        None => (anonymous(rest)?, None),
+    };
+    Some(Remark::Closed { account: Account::Unknown, peer, pid, certain: true })
+}
+
+fn account(user: &str) -> Account {
+    match user.strip_prefix("invalid user ") {
+        Some(typed) => Account::Invalid { typed: Some(typed.to_owned()) },
+        None => Account::Known(user.to_owned()),
+    }
+}
+
+/// `USER from IP port N`; very old versions leave the port out.
+fn from_peer(text: &str) -> Option<(&str, Peer)> {
+    let (user, end) = text.rsplit_once(" from ")?;
+    Some((user, anonymous(end).or_else(|| address_only(end))?))
+}
+
+/// `USER IP port N`.
+fn peer_at_end(text: &str) -> Option<(&str, Peer)> {
+    let (before_port, _) = text.rsplit_once(" port ")?;
+    let (user, _) = before_port.rsplit_once(' ')?;
+    Some((user, anonymous(&text[user.len() + 1..])?))
+}
+
+/// `IP port N` and nothing else. The daemon writes `UNKNOWN` where it has no address.
+fn anonymous(text: &str) -> Option<Peer> {
+    let (address, port) = text.split_once(" port ")?;
+    let port = port.parse().ok()?;
+    address_only(address).map(|peer| Peer { port: Some(port), ..peer })
+}
+
+fn address_only(text: &str) -> Option<Peer> {
+    let peer = Peer::new(text, None);
+    (peer.address.is_some() || text == "UNKNOWN").then_some(peer)
+}
+
+fn before_reason(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(before, _)| before)
+}
+
+/// `RSA SHA256:...`, after which certificates have more.
+fn key(extra: &str) -> Option<Key> {
+    let mut words = extra.split(' ');
+    let (kind, fingerprint) = (words.next()?, words.next()?);
+    ["SHA256:", "MD5:", "SHA1:", "SHA512:"]
+        .iter()
+        .any(|hash| fingerprint.starts_with(hash))
+        .then(|| Key { kind: Some(kind.to_owned()), fingerprint: fingerprint.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(typed: &str) -> Account {
+        Account::Invalid { typed: Some(typed.to_owned()) }
+    }
+
+    fn known(user: &str) -> Account {
+        Account::Known(user.to_owned())
+    }
+
+    #[test]
+    fn verdict_lines_name_user_method_and_peer() {
+        use LoginResult::{Fail, Success};
+        let cases = [
+            (
+                "Accepted password for root from 192.0.2.7 port 22 ssh2",
+                Success,
+                known("root"),
+                "password",
+                "192.0.2.7",
+                22,
+            ),
+            (
+                "Accepted keyboard-interactive/pam for u from ::1 port 5 ssh2",
+                Success,
+                known("u"),
+                "keyboard-interactive/pam",
+                "127.0.0.1",
+                5,
+            ),
+            (
+                "Failed password for root from ::ffff:192.0.2.7 port 9 ssh2",
+                Fail,
+                known("root"),
+                "password",
+                "192.0.2.7",
+                9,
+            ),
+            (
+                "Failed password for root from fe80::1%eth0 port 9 ssh2 [preauth]",
+                Fail,
+                known("root"),
+                "password",
+                "fe80::1",
+                9,
+            ),
+            ("Failed none for invalid user  from 192.0.2.7 port 9 ssh2", Fail, invalid(""), "none", "192.0.2.7", 9),
+            (
+                "Failed password for invalid user a b  from 192.0.2.7 port 9 ssh2",
+                Fail,
+                invalid("a b "),
+                "password",
+                "192.0.2.7",
+                9,
+            ),
+            (
+                "Failed password for invalid user root from 8.8.8.8 port 22 ssh2 from 192.0.2.7 port 9 ssh2",
+                Fail,
+                invalid("root from 8.8.8.8 port 22 ssh2"),
+                "password",
+                "192.0.2.7",
+                9,
+            ),
+            (
+                "Failed hostbased for u from 192.0.2.7 port 9 ssh2: RSA SHA256:x, client user \"a from 8.8.8.8 port 1 ssh2\"",
+                Fail,
+                known("u"),
+                "hostbased",
+                "192.0.2.7",
+                9,
+            ),
+            ("Failed password for root from 192.0.2.7 port 9", Fail, known("root"), "password", "192.0.2.7", 9),
+            (
+                r"Failed password for invalid user a\033[31m\tb from 192.0.2.7 port 9 ssh2",
+                Fail,
+                invalid(r"a\033[31m\tb"),
+                "password",
+                "192.0.2.7",
+                9,
+            ),
+        ];
+        for (message, result, account, method, address, port) in cases {
+            let Remark::Verdict(verdict) = read(message) else { panic!("{message}") };
+            assert_eq!((verdict.result, &verdict.account), (result, &account), "{message}");
+            assert_eq!(verdict.method.as_deref(), Some(method), "{message}");
+            assert_eq!(verdict.peer.address, address.parse().ok(), "{message}");
+            assert_eq!(verdict.peer.port, Some(port), "{message}");
+        }
+    }
+
+    #[test]
+    fn keys_and_unknown_peers_are_kept() {
+        let Remark::Verdict(verdict) = read(
+            "Accepted publickey for u from 192.0.2.7 port 9 ssh2: ED25519-CERT SHA256:ab/c ID x from y (serial 0) CA RSA SHA256:d",
+        ) else {
+            panic!()
+        };
+        assert_eq!(
+            verdict.key,
+            Some(Key { kind: Some("ED25519-CERT".to_owned()), fingerprint: "SHA256:ab/c".to_owned() })
+        );
+        let Remark::Verdict(verdict) = read("Failed password for root from UNKNOWN port 65535 ssh2") else { panic!() };
+        assert_eq!(verdict.peer, Peer { address: None, port: Some(65535), name: None });
+    }
+
+    #[test]
+    fn closing_lines_name_the_user_from_the_right_end() {
+        let cases = [
+            ("Connection closed by authenticating user tester 192.0.2.7 port 47534 [preauth]", known("tester"), 47534),
+            ("Connection reset by authenticating user tester 192.0.2.7 port 1 [preauth]", known("tester"), 1),
+            ("Disconnected from authenticating user root 192.0.2.7 port 1 [preauth]", known("root"), 1),
+            (
+                "Disconnecting authenticating user root 192.0.2.7 port 1: Too many authentication failures [preauth]",
+                known("root"),
+                1,
+            ),
+            (
+                "Disconnecting invalid user a 192.0.2.7 port 1: Change of username or service not allowed: (x port 9,a) -> (b,c) [preauth]",
+                invalid("a"),
+                1,
+            ),
+            (
+                "Connection closed by invalid user root from 8.8.8.8 port 22 ssh2 192.0.2.7 port 3 [preauth]",
+                invalid("root from 8.8.8.8 port 22 ssh2"),
+                3,
+            ),
+            ("Connection closed by invalid user  192.0.2.7 port 3 [preauth]", invalid(""), 3),
+            (
+                "error: maximum authentication attempts exceeded for invalid user bob from 192.0.2.7 port 3 ssh2 [preauth]",
+                invalid("bob"),
+                3,
+            ),
+            (
+                "error: maximum authentication attempts exceeded for root from 192.0.2.7 port 3 ssh2 [preauth]",
+                known("root"),
+                3,
+            ),
+            ("Connection closed by 192.0.2.7 port 3 [preauth]", Account::Unknown, 3),
+            ("fatal: Timeout before authentication for 192.0.2.7 port 3", Account::Unknown, 3),
+            ("banner exchange: Connection from 192.0.2.7 port 3: invalid format", Account::Unknown, 3),
+            (
+                "Unable to negotiate with 192.0.2.7 port 3: no matching host key type found. Their offer: x [preauth]",
+                Account::Unknown,
+                3,
+            ),
+            ("Bad protocol version identification 'a' from 8.8.8.8 port 1' from 192.0.2.7 port 3", Account::Unknown, 3),
+            ("Did not receive identification string from 192.0.2.7 port 3", Account::Unknown, 3),
+        ];
+        for (message, expected, expected_port) in cases {
+            let Remark::Closed { account, peer, pid: None, certain: true } = read(message) else { panic!("{message}") };
+            assert_eq!(account, expected, "{message}");
+            assert_eq!((peer.address, peer.port), ("192.0.2.7".parse().ok(), Some(expected_port)), "{message}");
+        }
+        let late = read("Timeout before authentication for connection from 192.0.2.7 to 192.0.2.8, pid = 18225");
+        let Remark::Closed { peer, pid: Some(18225), .. } = late else { panic!("{late:?}") };
+        assert_eq!(peer.address, "192.0.2.7".parse().ok());
+        assert!(matches!(read("Connection closed by 192.0.2.7 port 3"), Remark::Closed { certain: false, .. }));
+    }
+
+    #[test]
+    fn other_lines_are_companions_or_nothing() {
+        let named = read("Invalid user root from 8.8.8.8 port 22 ssh2 from 192.0.2.7 port 4");
+        assert_eq!(
+            named,
+            Remark::Named { account: invalid("root from 8.8.8.8 port 22 ssh2"), peer: Peer::new("192.0.2.7", Some(4)) }
+        );
+        assert_eq!(
+            read("drop connection #3 from [192.0.2.7]:4 on [192.0.2.8]:22 penalty: failed authentication"),
+            Remark::Hidden
+        );
+        for message in [
+            "Server listening on :: port 22.",
+            "Postponed keyboard-interactive for root from 192.0.2.7 port 4 ssh2",
+            "Partial publickey for root from 192.0.2.7 port 4 ssh2",
+            "Received disconnect from 192.0.2.7 port 4:11: Accepted password for root from 8.8.8.8 port 1 ssh2",
+            "Disconnected from user root 192.0.2.7 port 4",
+            "User denied from 192.0.2.7 not allowed because listed in DenyUsers",
+            "ROOT LOGIN REFUSED FROM 192.0.2.7 port 4",
+            "pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
+            "PAM 2 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
+            "pam_unix(sshd:session): session opened for user tester(uid=1000) by (uid=0)",
+            "line one\nAccepted password for root from 192.0.2.7 port 1 ssh2",
+            "Accepted password for root from host.example port 1 ssh2",
+            "Accepted password for root from 192.0.2.7 port 123456 ssh2",
+            "",
+        ] {
+            assert_eq!(read(message), Remark::Nothing, "{message}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One line of a log that a syslog daemon wrote.
+//!
+//! ```text
+//! RFC 3164, rsyslog traditional   Nov 24 02:53:51 board sshd[77]: Failed password ...     no year, no zone
+//! rsyslog default, RFC 3339 stamp 2026-11-24T02:53:54.169365+00:00 board sshd[77]: ...
+//! busybox syslogd                 Nov 24 02:53:59 board auth.info sshd[77]: ...            -S: no host, no facility
+//! OpenWrt logread                 Thu Nov 24 02:53:32 2026 authpriv.warn dropbear[9]: ...
+//! RFC 5424                        <38>1 2019-07-08T17:40:16.954-04:00 board sshd 57915 - - ...
+//! sysklogd                        Nov 24 02:53:51 board last message repeated 3 times
+//! ```
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Timestamp, ToSpan};
+
+/// A line taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// When it was written, as far as it says.
+    pub stamp: Stamp,
+    /// The machine, if the format names it.
+    pub host: Option<&'a str>,
+    /// The program; empty when the line has none.
+    pub ident: &'a str,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// What it said.
+    pub message: &'a str,
+}
+
+/// When a line says it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// With its zone: microseconds since the Unix epoch.
+    Absolute(i64),
+    /// A local clock face with its year.
+    Civil(DateTime),
+    /// A local clock face without a year.
+    Yearless {
+        /// 1 to 12.
+        month: i8,
+        /// 1 to 31.
+        day: i8,
+        /// The rest of the clock face.
+        time: jiff::civil::Time,
+    },
+}
+
+/// How far ahead of the clock a line may be and still be of this year: two machines may disagree by a zone.
+const AHEAD_US: i64 = 24 * 3600 * 1_000_000;
+
+/// The most years a line without a year is dated back, for 29 February around a century without one.
+const YEARS_BACK: i16 = 8;
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const PRIORITIES: [&str; 12] =
+    ["emerg", "panic", "alert", "crit", "err", "error", "warning", "warn", "notice", "info", "debug", "none"];
+
+/// Takes a line apart; nothing when it does not begin with a time of one of the known forms.
+pub fn parse(line: &str) -> Option<Line<'_>> {
+    let line = line.trim_end_matches(['\r', '\n']);
+    let unframed = without_priority(line);
+    if let Some(versioned) = unframed.strip_prefix("1 ").filter(|_| unframed.len() < line.len()) {
+        return rfc5424(versioned);
+    }
+    let (stamp, rest) = stamp(unframed)?;
+    let (host, rest) = host(rest);
+    let (ident, pid, message) = tag(rest);
+    Some(Line { stamp, host, ident, pid, message: without_message_id(message) })
+}
+
+impl Stamp {
+    /// The wall time in microseconds since the Unix epoch, for a machine in `zone` whose clock says `now_us`.
+    ///
+    /// A line without a year is of the last year that does not put it more than a day ahead of the clock. In the hour
+    /// that a change of summer time repeats, the later of the two moments is taken unless it has not come yet: a line
+    /// is read as soon as it is written, so both passes of a live log come out right, and only a log read afterwards is
+    /// an hour late in the first pass.
+    pub fn wall_us(&self, now_us: i64, zone: &TimeZone) -> Option<i64> {
+        match *self {
+            Stamp::Absolute(wall_us) => Some(wall_us),
+            Stamp::Civil(at) => place(at, now_us, zone),
+            Stamp::Yearless { month, day, time } => {
+                let now = Timestamp::from_microsecond(now_us).ok()?;
+                let newest = zone.to_datetime(now.checked_add(24.hours()).ok()?).year();
+                (0..=YEARS_BACK)
+                    .filter_map(|back| Date::new(newest.checked_sub(back)?, month, day).ok())
+                    .filter_map(|date| place(date.to_datetime(time), now_us, zone))
+                    .find(|wall_us| *wall_us <= now_us.saturating_add(AHEAD_US))
+            }
+        }
+    }
+}
+
+fn place(at: DateTime, now_us: i64, zone: &TimeZone) -> Option<i64> {
+    let moment = zone.to_ambiguous_timestamp(at);
+    let repeated = matches!(moment.offset(), AmbiguousOffset::Fold { .. });
+    let later = moment.clone().later().ok()?.as_microsecond();
+    if repeated && later <= now_us {
+        return Some(later);
+    }
+    Some(moment.compatible().ok()?.as_microsecond())
+}
+
+/// Cuts `<38>` off.
+fn without_priority(line: &str) -> &str {
+    let Some((number, rest)) = line.strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
+        return line;
+    };
+    if (1..=3).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit()) { rest } else { line }
+}
+
+/// Cuts the `[ID 800047 auth.info] ` off that Solaris-like daemons write.
+fn without_message_id(message: &str) -> &str {
+    message.strip_prefix("[ID ").and_then(|rest| rest.split_once("] ")).map_or(message, |(_, rest)| rest)
+}
+
+/// `TIMESTAMP HOST APP PID MSGID SD MESSAGE`, after the version.
+fn rfc5424(rest: &str) -> Option<Line<'_>> {
+    let (at, rest) = word(rest);
+    let stamp = Stamp::Absolute(at.parse::<Timestamp>().ok()?.as_microsecond());
+    let (host, rest) = word(rest);
+    let (ident, rest) = word(rest);
+    let (pid, rest) = word(rest);
+    let (_, rest) = word(rest);
+    let message = match rest.strip_prefix('[') {
+        Some(_) => structured_data_end(rest).map_or("", |end| &rest[end..]),
+        None => word(rest).1,
+    };
+    let message = message.trim_start_matches(' ').trim_start_matches('\u{feff}');
+    Some(Line { stamp, host: Some(host).filter(|host| *host != "-"), ident, pid: pid.parse().ok(), message })
+}
+
+/// Where `[id name="value"][id ...]` ends: quotes may hold `\"` and `]`.
+fn structured_data_end(text: &str) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b']' if !quoted && text.as_bytes().get(at + 1) != Some(&b'[') => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The next word and what follows it, blanks between them cut.
+fn word(text: &str) -> (&str, &str) {
+    let text = text.trim_start_matches(' ');
+    text.split_once(' ').map_or((text, ""), |(word, rest)| (word, rest.trim_start_matches(' ')))
+}
+
+fn stamp(line: &str) -> Option<(Stamp, &str)> {
+    let (first, mut rest) = word(line);
+    if first.len() > 10 && first.as_bytes()[4] == b'-' {
+        let absolute = first.parse::<Timestamp>().map(|at| Stamp::Absolute(at.as_microsecond()));
+        let stamp = absolute.or_else(|_| first.parse::<DateTime>().map(Stamp::Civil)).ok()?;
+        return Some((stamp, rest));
+    }
+    let mut month = first;
+    let mut year = None;
+    let year_last = WEEKDAYS.contains(&first);
+    if year_last {
+        (month, rest) = word(rest);
+    } else if first.len() == 4
+        && let Ok(number) = first.parse::<i16>()
+    {
+        year = Some(number);
+        (month, rest) = word(rest);
+    }
+    let month = i8::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
+    let (day, after_day) = word(rest);
+    let day = day.parse::<i8>().ok().filter(|day| (1..=31).contains(day))?;
+    let (time, after_time) = word(after_day);
+    let time = time.trim_end_matches(':').parse::<jiff::civil::Time>().ok().filter(|_| time.len() >= 8)?;
+    rest = after_time;
+    if year_last {
+        let (number, after_year) = word(rest);
+        year = Some(number.parse::<i16>().ok()?);
+        // `logread -t` puts `[seconds.milliseconds]` here.
+        rest = match word(after_year) {
+            (mark, after_mark) if mark.starts_with('[') && mark.ends_with(']') => after_mark,
+            _ => after_year,
+        };
+    }
+    let stamp = match year {
+        Some(year) => Stamp::Civil(Date::new(year, month, day).ok()?.to_datetime(time)),
+        None => Stamp::Yearless { month, day, time },
+    };
+    Some((stamp, rest))
+}
+
+fn is_facility(text: &str) -> bool {
+    text.split_once('.').is_some_and(|(facility, priority)| {
+        !facility.is_empty()
+            && facility.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            && PRIORITIES.contains(&priority)
+    })
+}
+
+fn host(rest: &str) -> (Option<&str>, &str) {
+    let (first, after) = word(rest);
+    if is_facility(first) {
+        return (None, after);
+    }
+    if first.ends_with(':') {
+        return (None, rest);
+    }
+    match word(after) {
+        (second, after_second) if is_facility(second) => (Some(first), after_second),
+        _ => (Some(first), after),
+    }
+}
+
+/// `ident[pid]: message`, `ident: message`, or a message alone.
+fn tag(rest: &str) -> (&str, Option<u32>, &str) {
+    let Some((tag, message)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|tag| (tag, ""))) else {
+        return ("", None, rest);
+    };
+    if tag.contains(' ') {
+        return ("", None, rest);
+    }
+    match tag.strip_suffix(']').and_then(|tag| tag.split_once('[')) {
+        Some((ident, pid)) => (ident, pid.parse().ok(), message),
+        None => (tag, None, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_microsecond()
+    }
+
+    #[test]
+    fn every_known_header_is_taken_apart() {
+        let cases: [(&str, Option<&str>, &str, Option<u32>, &str); 14] = [
+            ("Nov 24 02:53:51 vm sshd[77]: Failed x", Some("vm"), "sshd", Some(77), "Failed x"),
+            ("Aug  9 02:53:51 vm login: FAILED LOGIN 1 FROM a", Some("vm"), "login", None, "FAILED LOGIN 1 FROM a"),
+            ("Aug 9 02:53:51.123 vm sshd[77]: a: b", Some("vm"), "sshd", Some(77), "a: b"),
+            ("<38>Aug 9 02:53:51 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("2026-11-24T02:53:54.169365+00:00 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Nov 24 02:53:59 vm auth.info sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Nov 24 02:53:59 auth.info sshd[77]: a", None, "sshd", Some(77), "a"),
+            ("Nov 24 02:54:01 sshd[77]: a", None, "sshd", Some(77), "a"),
+            ("Thu Nov 24 02:53:32 2026 authpriv.warn dropbear[123]: a", None, "dropbear", Some(123), "a"),
+            ("Thu Nov 24 02:53:32 2026 [17.250] authpriv.warn dropbear[123]: a", None, "dropbear", Some(123), "a"),
+            ("<38>1 2019-07-08T17:40:16.954167-04:00 h sshd 57915 - - a b", Some("h"), "sshd", Some(57915), "a b"),
+            (r#"<38>1 2019-07-08T17:40:16Z - sshd 5 - [m a="]\""][n] a b"#, None, "sshd", Some(5), "a b"),
+            ("2015 Nov 13 02:53:59 h sshd[5]: [ID 800047 auth.info] a", Some("h"), "sshd", Some(5), "a"),
+            ("Nov 24 02:53:51 vm last message repeated 3 times", Some("vm"), "", None, "last message repeated 3 times"),
+        ];
+        for (line, host, ident, pid, message) in cases {
+            let parsed = parse(line).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!((parsed.host, parsed.ident, parsed.pid, parsed.message), (host, ident, pid, message), "{line}");
+        }
+        for line in ["", "no time", "Nov", "Nov 99 02:53:51 vm a: b", "Nov 24 2:3 vm a: b", "<38>1 x", "2026-13-99T"] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_a_year_is_of_the_last_year_that_fits() {
+        let utc = TimeZone::UTC;
+        let cases = [
+            ("Nov 24 02:53:51 h a: b", "2026-11-24T05:00:00Z", "2026-11-24T02:53:51Z"),
+            ("Dec 31 23:59:59 h a: b", "2027-01-01T00:00:10Z", "2026-12-31T23:59:59Z"),
+            ("Jan  1 00:00:01 h a: b", "2026-12-31T23:59:50Z", "2027-01-01T00:00:01Z"),
+            ("Nov 26 00:00:00 h a: b", "2026-11-24T05:00:00Z", "2025-11-26T00:00:00Z"),
+            ("Feb 29 12:00:00 h a: b", "2027-03-01T00:00:00Z", "2024-02-29T12:00:00Z"),
+        ];
+        for (line, now, expected) in cases {
+            let wall_us = parse(line).unwrap().stamp.wall_us(us(now), &utc);
+            assert_eq!(wall_us, Some(us(expected)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_repeated_hour_is_right_in_both_passes_of_a_live_log() {
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let stamp = parse("Oct 25 02:30:00 h a: b").unwrap().stamp;
+        assert_eq!(stamp.wall_us(us("2026-10-25T00:30:01Z"), &zone), Some(us("2026-10-25T00:30:00Z")));
+        assert_eq!(stamp.wall_us(us("2026-10-25T01:30:01Z"), &zone), Some(us("2026-10-25T01:30:00Z")));
+        let skipped = parse("Mar 29 02:30:00 h a: b").unwrap().stamp;
+        assert_eq!(skipped.wall_us(us("2026-03-29T01:30:01Z"), &zone), Some(us("2026-03-29T01:30:00Z")));
+    }
+
+    #[test]
+    fn mangled_lines_do_not_panic() {
+        let seeds = [
+            "Nov 24 02:53:51 vm sshd[77]: Failed x",
+            r#"<38>1 2019-07-08T17:40:16Z - sshd 5 - [m a="]\""][n] é b"#,
+            "Thu Nov 24 02:53:32 2026 [17.250] authpriv.warn dropbear[123]: ü",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let mut bytes = random.choice(seeds).unwrap().as_bytes().to_vec();
+            for _ in 0..random.usize(0..4) {
+                let at = random.usize(0..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            bytes.truncate(random.usize(0..=bytes.len()));
+            let text = String::from_utf8_lossy(&bytes);
+            if let Some(line) = parse(&text) {
+                line.stamp.wall_us(random.i64(..), &TimeZone::UTC);
+            }
+        }
+    }
+}
