@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_wait_ends_when_nobody_wants_to_know_any_more() {
         let Ok(connector) = Connector::subscribe() else {
-            eprintln!("not run: see the other test for why");
+            eprintln!("not run: see the first test for why");
             return;
         };
         let (stop, held) = io::pipe().unwrap();
@@ -379,5 +379,20 @@ mod tests {
         });
         drop(held);
         waiting.join().unwrap();
+    }
+
+    #[test]
+    fn what_the_kernel_had_no_room_for_is_told() {
+        let Ok(connector) = Connector::subscribe() else {
+            eprintln!("not run: see the first test for why");
+            return;
+        };
+        set_option(&connector.fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &SMALLEST_BUFFER_BYTES).unwrap();
+        for _ in 0..20 {
+            Command::new("true").status().unwrap();
+        }
+        let mut buffer = [0; DATAGRAM_BYTES];
+        assert_eq!(connector.receive(&mut buffer).unwrap(), Received::Dropped);
+        assert!(matches!(connector.receive(&mut buffer), Ok(Received::Datagram(_))), "what had room is still there");
     }
 }

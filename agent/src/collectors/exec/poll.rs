@@ -1,11 +1,12 @@
 //! Execs as they show in a repeated look at `/proc`, for where the kernel does not announce them.
 //!
 //! ```text
+//! loadavg   0.02 0.04 0.01 2/133 901              the last field is the number that was given away last
 //! look N    getdents of /proc: 812 (inode 5001), 900 (inode 7310)
 //! look N+1  812 (5001), 900 (9944), 901 (9950)    900 is another process than before, 901 is new
 //! ```
 //!
-//! `/proc/PID` gets its inode when it is first looked up and keeps it while the process lives and memory is not
+//! While no number was given away there is no new process, and the look is spared. `/proc/PID` gets its inode when it is first looked up and keeps it while the process lives and memory is not
 //! short, so one system call for hundreds of processes tells who is new; only for those `stat` is read. A new process
 //! may not have executed yet, so it is looked at again, a few times.
 
@@ -58,7 +59,7 @@ pub fn pids(root: &Root) -> io::Result<Vec<Entry>> {
 
 /// Reports execs until the recorder is gone.
 pub async fn observe(cx: &Context) -> Result<(), Failure> {
-    let mut seen = Seen::default();
+    let mut seen = Seen { newest: newest(&cx.root), ..Seen::default() };
     seen.baseline(&cx.root, &list(&cx.root)?);
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
@@ -67,6 +68,11 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let newest = newest(&cx.root);
+        if seen.is_current(newest) {
+            continue;
+        }
+        seen.newest = newest;
         for (pid, image) in seen.look(&cx.root, &list(&cx.root)?) {
             if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image))) {
                 return Ok(());
@@ -82,9 +88,21 @@ fn list(root: &Root) -> Result<Vec<Entry>, Failure> {
     })
 }
 
+/// The number that was given to a process or thread last. `None` where it is not that of the machine we look at: the
+/// kernel tells the one of our own pid namespace, whatever `/proc` shows.
+fn newest(root: &Root) -> Option<i32> {
+    let shown = fs::read_link(root.path("/proc/self")).ok()?;
+    if shown.to_str()?.parse() != Ok(std::process::id()) {
+        return None;
+    }
+    fs::read_to_string(root.path("/proc/loadavg")).ok()?.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
 /// What was seen in the last look.
 #[derive(Debug, Default)]
 struct Seen {
+    /// [`newest`] before that look.
+    newest: Option<i32>,
     processes: HashMap<i32, Known>,
 }
 
@@ -105,6 +123,11 @@ impl Seen {
                 self.processes.insert(entry.pid, known);
             }
         }
+    }
+
+    /// Whether a look would find what the last one found: no process is new, and none is waited for.
+    fn is_current(&self, newest: Option<i32>) -> bool {
+        newest.is_some() && newest == self.newest && self.processes.values().all(|known| known.looks_left == 0)
     }
 
     /// What executed since the last look.
@@ -149,8 +172,10 @@ impl Known {
         self.looks_left = self.looks_left.checked_sub(1)?;
         let image = Image::read(root, pid);
         let has_executed = !image.stat.as_ref().is_some_and(Stat::has_not_executed);
-        let report =
-            has_executed && image.is_program() && self.reported.as_ref().is_none_or(|old| differs(old, &image));
+        // A look in the middle of an exec finds the program without its arguments; the next look finds both.
+        let half_done = self.looks_left > 0 && image.arguments.as_ref().is_some_and(|area| area.head.is_empty());
+        let is_new = self.reported.as_ref().is_none_or(|old| differs(old, &image));
+        let report = has_executed && !half_done && image.is_program() && is_new;
         if report {
             self.reported = Some(image.clone());
         }
@@ -163,4 +188,86 @@ impl Known {
 
 fn differs(old: &Image, new: &Image) -> bool {
     (&old.executable, &old.arguments) != (&new.executable, &new.arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that looks like a machine with this process.
+    fn machine(pid: i32, start_ticks: u64, flags: u64, cmdline: &str) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        write(&root, pid, start_ticks, flags, cmdline);
+        (directory, root)
+    }
+
+    fn write(root: &Root, pid: i32, start_ticks: u64, flags: u64, cmdline: &str) {
+        let process = root.path(format!("/proc/{pid}"));
+        fs::create_dir_all(&process).unwrap();
+        let stat = format!("{pid} (x) S 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 {start_ticks} 0 0");
+        fs::write(process.join("stat"), stat).unwrap();
+        fs::write(process.join("cmdline"), cmdline).unwrap();
+        drop(fs::remove_file(process.join("exe")));
+        std::os::unix::fs::symlink(format!("/bin/{}", cmdline.split('\0').next().unwrap()), process.join("exe"))
+            .unwrap();
+    }
+
+    fn names(found: Vec<(i32, Image)>) -> Vec<String> {
+        found.into_iter().map(|(_, image)| String::from_utf8(image.executable.unwrap()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_fork_is_no_exec_until_it_executes_and_each_exec_is_found_once() {
+        let (_directory, root) = machine(7, 100, 0x40, "sh\0");
+        let entries = [Entry { pid: 7, inode: 1 }];
+        let mut seen = Seen::default();
+        assert_eq!(names(seen.look(&root, &entries)), [""; 0]);
+        write(&root, 7, 100, 0, "env\0x\0");
+        assert_eq!(names(seen.look(&root, &entries)), ["/bin/env"]);
+        write(&root, 7, 100, 0, "x\0");
+        assert_eq!(names(seen.look(&root, &entries)), ["/bin/x"]);
+        assert_eq!(names(seen.look(&root, &entries)), [""; 0]);
+    }
+
+    #[test]
+    fn a_number_given_away_again_is_a_new_process_and_a_new_inode_alone_is_not() {
+        let (_directory, root) = machine(7, 100, 0, "a\0");
+        let mut seen = Seen::default();
+        seen.baseline(&root, &[Entry { pid: 7, inode: 1 }]);
+        assert_eq!(names(seen.look(&root, &[Entry { pid: 7, inode: 2 }])), [""; 0]);
+        write(&root, 7, 200, 0, "b\0");
+        assert_eq!(names(seen.look(&root, &[Entry { pid: 7, inode: 3 }])), ["/bin/b"]);
+        // It is gone in between.
+        assert_eq!(names(seen.look(&root, &[])), [""; 0]);
+        assert_eq!(names(seen.look(&root, &[Entry { pid: 7, inode: 3 }])), ["/bin/b"]);
+    }
+
+    #[test]
+    fn a_program_whose_arguments_are_not_there_yet_waits_for_the_next_look() {
+        let (_directory, root) = machine(7, 100, 0, "");
+        let entries = [Entry { pid: 7, inode: 1 }];
+        let mut seen = Seen::default();
+        assert_eq!(seen.look(&root, &entries), []);
+        write(&root, 7, 100, 0, "x\0");
+        assert_eq!(names(seen.look(&root, &entries)), ["/bin/x"]);
+        // One that was started without any argument is believed in the end.
+        write(&root, 8, 100, 0, "");
+        let entries = [Entry { pid: 7, inode: 1 }, Entry { pid: 8, inode: 2 }];
+        let found: Vec<usize> = (0..4).map(|_| seen.look(&root, &entries).len()).collect();
+        assert_eq!(found, [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_look_is_spared_only_while_nothing_can_be_new() {
+        let (_directory, root) = machine(7, 100, 0, "a\0");
+        let mut seen = Seen { newest: Some(900), ..Seen::default() };
+        assert!(seen.is_current(Some(900)) && !seen.is_current(Some(901)) && !seen.is_current(None));
+        seen.look(&root, &[Entry { pid: 7, inode: 1 }]);
+        assert!(!seen.is_current(Some(900)), "the new process may execute once more");
+
+        let before = newest(&Root::host()).unwrap();
+        std::process::Command::new("true").status().unwrap();
+        assert_ne!(newest(&Root::host()).unwrap(), before);
+    }
 }
