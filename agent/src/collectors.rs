@@ -8,5 +8,4 @@ pub mod users;
 use collector_common::collector::Collector;
 
 /// Every collector, in the order `status` and `collect` show them.
-pub const ALL: &[&dyn Collector] =
-    &[&users::LocalUsers, &ports::ListeningPorts, &logins::Login, &exec::ProcessCreate];
+pub const ALL: &[&dyn Collector] = &[&users::LocalUsers, &ports::ListeningPorts, &logins::Login, &exec::ProcessCreate];

@@ -96,7 +96,7 @@ impl Stamp {
 fn place(at: DateTime, now_us: i64, zone: &TimeZone) -> Option<i64> {
     let moment = zone.to_ambiguous_timestamp(at);
     let repeated = matches!(moment.offset(), AmbiguousOffset::Fold { .. });
-    let later = moment.clone().later().ok()?.as_microsecond();
+    let later = moment.later().ok()?.as_microsecond();
     if repeated && later <= now_us {
         return Some(later);
     }
