@@ -129,7 +129,7 @@ fn read_status(text: &str) -> Option<Status> {
     let collectors = status.get("collectors")?.as_object()?;
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let collector = |(name, value): (&String, &Value)| {
-        let about = ["backend", "reason"].map(|key| text(value, key));
+        let about = ["backend", "gap", "reason"].map(|key| text(value, key));
         (name.clone(), text(value, "state"), about.join(" ").trim().to_owned())
     };
     Some(Status {
