@@ -139,7 +139,11 @@ fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], status: &Status
     }
     let Status { collected, acknowledged, lost, .. } = status;
     let line = format!("{collected} events collected, {acknowledged} acknowledged, {stored} stored, {lost} lost");
-    say(out, &format!("\n{line}\n"))?;
+    let waiting = match collected.saturating_sub(acknowledged + lost) {
+        0 => String::new(),
+        waiting => format!(" ({waiting} newer ones in the agent's spool)"),
+    };
+    say(out, &format!("\n{line}{waiting}\n"))?;
     if missing_rows > 0 {
         return Err(format!("{missing_rows} rows that this demo caused are not in the store"));
     }

@@ -109,6 +109,10 @@ fn twin(state: &Path, url: &str, device: &str, login_file: Option<&Path>) -> Val
         "ms_iotn:urn_azureiot_Security_SecurityAgentConfiguration": {
             "highPriorityMessageFrequency": {"value": "PT1S"},
             "lowPriorityMessageFrequency": {"value": "PT1S"},
+            // Low events rest in memory for long, to spare the flash; a demo cannot wait.
+            "eventPriorityProcessCreate": {"value": "High"},
+            // A machine that compiles runs hundreds of programs a second; the demo is not to wait for them.
+            "maxMessageSizeInBytes": {"value": 204_800},
         }
     });
     if let Some(file) = login_file {
@@ -129,7 +133,7 @@ fn read_status(text: &str) -> Option<Status> {
     let collectors = status.get("collectors")?.as_object()?;
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let collector = |(name, value): (&String, &Value)| {
-        let about = ["backend", "gap", "reason"].map(|key| text(value, key));
+        let about = ["backend", "reason"].map(|key| text(value, key));
         (name.clone(), text(value, "state"), about.join(" ").trim().to_owned())
     };
     Some(Status {
