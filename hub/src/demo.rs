@@ -54,6 +54,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<(), String> 
     // Dropping the story kills what it started; only then the directory goes.
     let told = tokio::select! {
         told = story(options, dir.path(), out) => told,
+        () = tokio::time::sleep(DEADLINE) => Err(format!("not done after {DEADLINE:?}; everything it started is stopped")),
         _ = interrupt.recv() => Err("interrupted; everything it started is stopped".to_owned()),
         _ = terminate.recv() => Err("terminated; everything it started is stopped".to_owned()),
         _ = hang_up.recv() => Err("hung up; everything it started is stopped".to_owned()),
@@ -69,6 +70,8 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<(), String> 
     told
 }
 
+/// Nobody watches a demo longer.
+const DEADLINE: Duration = Duration::from_secs(19);
 const READY_PATIENCE: Duration = Duration::from_secs(6);
 const ROWS_PATIENCE: Duration = Duration::from_secs(9);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -243,7 +246,7 @@ async fn closing_counts(agent: &Agent, store: &Store, device: &str) -> Result<(S
     loop {
         let status = agent.status().await?;
         let stored = events_of(store, device)?;
-        if status.acknowledged >= collected_at_first || started.elapsed() > Duration::from_secs(3) {
+        if status.acknowledged >= collected_at_first || started.elapsed() > Duration::from_secs(2) {
             return Ok((status, stored));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
