@@ -54,6 +54,7 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<(), String> 
     // Dropping the story kills what it started; only then the directory goes.
     let told = tokio::select! {
         told = story(options, dir.path(), out) => told,
+        () = tokio::time::sleep(DEADLINE) => Err(format!("not done after {DEADLINE:?}; everything it started is stopped")),
         _ = interrupt.recv() => Err("interrupted; everything it started is stopped".to_owned()),
         _ = terminate.recv() => Err("terminated; everything it started is stopped".to_owned()),
         _ = hang_up.recv() => Err("hung up; everything it started is stopped".to_owned()),
@@ -69,6 +70,8 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<(), String> 
     told
 }
 
+/// Nobody watches a demo longer.
+const DEADLINE: Duration = Duration::from_secs(19);
 const READY_PATIENCE: Duration = Duration::from_secs(6);
 const ROWS_PATIENCE: Duration = Duration::from_secs(9);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -109,16 +112,28 @@ async fn story(options: &Options, dir: &Path, out: &mut impl Write) -> Result<()
     let store = Store::open_to_read(&dir.join("hub")).map_err(|error| error.to_string())?;
     let seen = wait_for_rows(&store, &device, &causes).await?;
     let (status, stored) = closing_counts(&agent, &store, &device).await?;
+    let mut counts = Counts { status, stored, stored_at_end: 0 };
     drop((listener, miner, login));
     agent.running.stop(STOP_PATIENCE).await?;
     hub.stop(STOP_PATIENCE).await?;
+    counts.stored_at_end = events_of(&store, &device)?;
 
     say(out, &table::all(&seen, &causes))?;
-    report(out, &causes, &seen, &status, stored)
+    report(out, &causes, &seen, &counts)
+}
+
+/// Events, counted at the end.
+struct Counts {
+    /// What the agent says.
+    status: Status,
+    /// In the store right after the agent said so.
+    stored: u64,
+    /// In the store after the agent has stopped.
+    stored_at_end: u64,
 }
 
 /// The checks in words and the closing line; an error when one failed.
-fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], status: &Status, stored: u64) -> Result<(), String> {
+fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], counts: &Counts) -> Result<(), String> {
     say(out, "\n* caused by this demo and found in the store by value:\n")?;
     let mut missing_rows = 0;
     for cause in causes {
@@ -137,16 +152,32 @@ fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], status: &Status
             say(out, &format!("             no row with {}\n", check::in_words(pattern)))?;
         }
     }
-    let Status { collected, acknowledged, lost, .. } = status;
-    let line = format!("{collected} events collected, {acknowledged} acknowledged, {stored} stored, {lost} lost");
-    say(out, &format!("\n{line}\n"))?;
+    say(out, &format!("\n{}\n", counts.in_words()))?;
     if missing_rows > 0 {
         return Err(format!("{missing_rows} rows that this demo caused are not in the store"));
     }
-    if stored < *acknowledged {
-        return Err(format!("{} acknowledged events are not in the store", acknowledged - stored));
+    let gone = counts.status.acknowledged.saturating_sub(counts.stored);
+    if gone > 0 {
+        return Err(format!("{gone} acknowledged events are not in the store"));
     }
     Ok(())
+}
+
+impl Counts {
+    /// The machine goes on while it is counted, so the newest events come after the count.
+    fn in_words(&self) -> String {
+        let Status { collected, acknowledged, lost, .. } = self.status;
+        let line =
+            format!("{collected} events collected, {acknowledged} acknowledged, {} stored, {lost} lost", self.stored);
+        let newest = collected.saturating_sub(acknowledged + lost);
+        match newest {
+            0 => line,
+            _ if self.stored_at_end + lost >= collected => {
+                format!("{line} (the newest {newest} came when the agent stopped)")
+            }
+            _ => format!("{line} (the newest {newest} are in the agent's spool)"),
+        }
+    }
 }
 
 async fn start_hub(dir: &Path) -> Result<(Running, String), String> {
@@ -214,13 +245,17 @@ async fn closing_counts(agent: &Agent, store: &Store, device: &str) -> Result<(S
     let collected_at_first = agent.status().await?.collected;
     loop {
         let status = agent.status().await?;
-        let counts = store.counts().map_err(|error| error.to_string())?;
-        let stored = counts.iter().filter(|count| count.device == device).map(|count| count.events).sum();
-        if status.acknowledged >= collected_at_first || started.elapsed() > Duration::from_secs(3) {
+        let stored = events_of(store, device)?;
+        if status.acknowledged >= collected_at_first || started.elapsed() > Duration::from_secs(2) {
             return Ok((status, stored));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+fn events_of(store: &Store, device: &str) -> Result<u64, String> {
+    let counts = store.counts().map_err(|error| error.to_string())?;
+    Ok(counts.iter().filter(|count| count.device == device).map(|count| count.events).sum())
 }
 
 fn last_lines(path: &Path) -> String {

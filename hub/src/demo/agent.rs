@@ -109,6 +109,10 @@ fn twin(state: &Path, url: &str, device: &str, login_file: Option<&Path>) -> Val
         "ms_iotn:urn_azureiot_Security_SecurityAgentConfiguration": {
             "highPriorityMessageFrequency": {"value": "PT1S"},
             "lowPriorityMessageFrequency": {"value": "PT1S"},
+            // Low events rest in memory for long, to spare the flash; a demo cannot wait.
+            "eventPriorityProcessCreate": {"value": "High"},
+            // A machine that compiles runs hundreds of programs a second; the demo is not to wait for them.
+            "maxMessageSizeInBytes": {"value": 204_800},
         }
     });
     if let Some(file) = login_file {

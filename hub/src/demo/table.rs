@@ -29,10 +29,10 @@ fn columns(kind: &str) -> &'static [&'static str] {
 fn one(kind: &str, seen: &[Seen], causes: &[Cause]) -> String {
     let mut rows: Vec<&Seen> =
         seen.iter().filter(|seen| seen.row.raw_event_name == kind && !seen.row.is_empty).collect();
-    // A periodic event is a full snapshot, so the newest one says it all.
+    // A periodic event is a full snapshot, so the newest says it all; a large one is several events of one moment.
     if let Some(newest) = rows.last().filter(|last| last.row.raw_event_category == "Periodic") {
-        let id = newest.row.iot_raw_event_id.clone();
-        rows.retain(|seen| seen.row.iot_raw_event_id == id);
+        let moment = newest.row.time_stamp.clone();
+        rows.retain(|seen| seen.row.time_stamp == moment);
     }
     let caused = |seen: &Seen| causes.iter().any(|cause| cause.explains(seen));
     rows.sort_by_key(|seen| !caused(seen));
@@ -75,12 +75,17 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
+/// Leaves out the middle: of a path both ends tell something.
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    const MARK: &str = "...";
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(3)).collect();
-    format!("{kept}...")
+    let kept = width.saturating_sub(MARK.len());
+    let (front, back) = (kept.div_ceil(2), kept / 2);
+    let end = chars.len() - back;
+    chars[..front].iter().chain(MARK.chars().collect::<Vec<_>>().iter()).chain(&chars[end..]).collect()
 }
 
 #[cfg(test)]
@@ -113,6 +118,25 @@ mod tests {
         assert_eq!(lines.len(), 2 + MAX_ROWS + 1);
         assert_eq!(lines.last(), Some(&"  ... and 9 more"));
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn a_long_text_loses_its_middle() {
+        assert_eq!(cut("/opt/very/long/way/agent", 13), "/opt/...agent");
+        assert_eq!(cut("/opt/agent", 10), "/opt/agent");
+        assert_eq!(cut("aäöüaäöü", 5), "a...ü");
+    }
+
+    #[test]
+    fn all_parts_of_the_newest_snapshot_are_shown_and_no_older_one() {
+        let at = |moment: &str, name: &str| {
+            let mut row = seen("LocalUsers", &format!(r#"{{"UserName":"{name}"}}"#));
+            row.row.raw_event_category = "Periodic".to_owned();
+            row.row.time_stamp = moment.to_owned();
+            row
+        };
+        let text = one("LocalUsers", &[at("1", "old"), at("2", "first"), at("2", "second")], &[]);
+        assert!(text.contains("first") && text.contains("second") && !text.contains("old"), "{text}");
     }
 
     #[test]
