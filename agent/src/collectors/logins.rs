@@ -131,7 +131,9 @@ fn choose(root: &Root, asked: &LoginSource) -> Result<Source, Failure> {
                 path.display()
             ))
         }),
-        LoginSource::Journal => Journal::find(root).map(Source::Journal).map_err(Failure),
+        LoginSource::Journal => Journal::find(root).map(Source::Journal).map_err(|lack| {
+            Failure(format!("{lack} Where there is no journal, leave edgewarden.loginSource at auto or name a log file."))
+        }),
         LoginSource::Auto => match Journal::find(root) {
             Ok(journal) => Ok(Source::Journal(journal)),
             Err(lack) => first_log(root, &lack),
@@ -166,4 +168,57 @@ fn readable(path: &Path) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::other("it is no regular file")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::{self, File};
+    use std::io::Write;
+
+    use super::rig::{Rig, settings};
+    use super::*;
+
+    fn append(path: &Path, port: u16) {
+        let line =
+            format!("2026-11-24T02:53:54+00:00 vm sshd[7]: Failed password for bob from 192.0.2.7 port {port} ssh2\n");
+        File::options().create(true).append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_source_is_followed_when_the_twin_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        let (secure, other) = (root.path("/var/log/secure"), root.path("/var/log/other"));
+        append(&secure, 1);
+        append(&other, 1);
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        rig.started().await;
+        append(&secure, 2);
+        assert_eq!(rig.ports(1).await, ["2"]);
+        rig.change(settings(LoginSource::File("/var/log/other".into())));
+        rig.started().await;
+        append(&other, 3);
+        assert_eq!(rig.ports(1).await, ["3"]);
+        assert_eq!(rig.backend(), "log file /var/log/other");
+        assert_eq!(rig.cursors.keys().collect::<Vec<_>>(), ["file:/var/log/other", "file:/var/log/secure"]);
+    }
+
+    #[test]
+    fn a_survey_says_what_would_be_used_and_what_is_lacking() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        let survey = Login.survey(&root, &settings(LoginSource::Auto));
+        assert_eq!((survey.backend.as_str(), survey.lacks.len()), ("none", 1));
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        fs::write(root.path("/var/log/messages"), "").unwrap();
+        let survey = Login.survey(&root, &settings(LoginSource::Auto));
+        assert_eq!(survey.backend, "log file /var/log/messages");
+        assert!(survey.lacks[0].contains("journald does not run"), "{:?}", survey.lacks);
+        let survey = Login.survey(&root, &settings(LoginSource::File("/var/log/messages".into())));
+        assert_eq!((survey.backend.as_str(), survey.lacks.len()), ("log file /var/log/messages", 0));
+        let survey = Login.survey(&root, &settings(LoginSource::File("/nowhere".into())));
+        assert!(survey.lacks[0].contains("/nowhere"), "{:?}", survey.lacks);
+    }
 }

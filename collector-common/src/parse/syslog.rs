@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn every_known_header_is_taken_apart() {
-        let cases: [(&str, Option<&str>, &str, Option<u32>, &str); 14] = [
+        let cases = [
             ("Nov 24 02:53:51 vm sshd[77]: Failed x", Some("vm"), "sshd", Some(77), "Failed x"),
             ("Aug  9 02:53:51 vm login: FAILED LOGIN 1 FROM a", Some("vm"), "login", None, "FAILED LOGIN 1 FROM a"),
             ("Aug 9 02:53:51.123 vm sshd[77]: a: b", Some("vm"), "sshd", Some(77), "a: b"),

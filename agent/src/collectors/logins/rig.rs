@@ -20,7 +20,7 @@ pub struct Rig {
     pub alarms: Vec<Diagnostic>,
     drafts: mpsc::Receiver<Draft>,
     task: JoinHandle<Result<(), Failure>>,
-    _settings: watch::Sender<Arc<Settings>>,
+    settings: watch::Sender<Arc<Settings>>,
     _out: Emitter,
 }
 
@@ -49,7 +49,7 @@ impl Rig {
             once: false,
         };
         let task = tokio::spawn(super::Login.run(cx));
-        Rig { state, cursors, alarms: Vec::new(), drafts, task, _settings: sender, _out: out }
+        Rig { state, cursors, alarms: Vec::new(), drafts, task, settings: sender, _out: out }
     }
 
     /// The next draft, which must come: half a minute is for machines that are busy with something else.
@@ -86,6 +86,11 @@ impl Rig {
     /// Waits until the place where a first start begins is stored.
     pub async fn started(&mut self) {
         assert!(self.next().await.payload.is_none());
+    }
+
+    /// Puts other settings in force.
+    pub fn change(&self, settings: Settings) {
+        self.settings.send_replace(Arc::new(settings));
     }
 
     /// Kills the collector as a crash would, and gives the cursors of what it had handed over.

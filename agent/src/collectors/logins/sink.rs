@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use collector_common::clock::{Clock, Reading};
+use collector_common::clock::{Clock, Reading, is_plausible};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
 use collector_common::event::payload::{Diagnostic, Severity};
 use tokio::time::Instant;
@@ -114,9 +114,13 @@ impl Sink {
         }
     }
 
-    /// A moment by the source's own record.
+    /// A moment by the source's own record. One that cannot be true was written while the clock of the machine was
+    /// wrong, and our own reading can be corrected later.
     pub fn source_time(&self, wall_us: Option<i64>) -> Reading {
-        wall_us.map_or_else(|| self.clock.now(), |wall_us| self.clock.from_source(wall_us))
+        match wall_us.filter(|wall_us| is_plausible(*wall_us)) {
+            Some(wall_us) => self.clock.from_source(wall_us),
+            None => self.clock.now(),
+        }
     }
 
     /// The last draft of a line carries the place after it: with an earlier one a crash between them would lose rows.
@@ -133,5 +137,56 @@ impl Sink {
 
     fn at(&self, place: String) -> SourceCursor {
         SourceCursor { source: self.source.clone(), place }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use collector_common::collector::{self, LoginSource, StateSlot};
+    use collector_common::root::Root;
+    use tokio::sync::watch;
+
+    use super::super::reader::Writer;
+    use super::super::rig::settings;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_without_an_event_store_their_place_seldom_and_only_if_something_moved() {
+        let (out, mut drafts) = collector::channel(BTreeMap::new());
+        let (_sender, receiver) = watch::channel(Arc::new(settings(LoginSource::Auto)));
+        let root = Root::host();
+        let clock = Clock::new(&root);
+        let cx = Context { root, clock, settings: receiver, out, state: StateSlot::new(), once: false };
+        let mut sink = Sink::new(&cx, "file:/x");
+        let entry = Entry { at: clock.now(), ident: "cron", pid: None, message: "x", writer: Writer::Unproven };
+        sink.take(&entry, || panic!("no event, no cursor")).await.unwrap();
+        sink.idle(|| "a".to_owned()).await.unwrap();
+        assert!(drafts.try_recv().is_err());
+        assert!(sink.idle_for().is_some());
+        tokio::time::advance(CURSOR_EVERY).await;
+        sink.idle(|| "a".to_owned()).await.unwrap();
+        let draft = drafts.try_recv().unwrap();
+        assert_eq!(draft.cursor, Some(SourceCursor { source: "file:/x".to_owned(), place: "a".to_owned() }));
+        assert!(draft.payload.is_none() && sink.idle_for().is_none());
+        tokio::time::advance(CURSOR_EVERY * 2).await;
+        sink.idle(|| panic!("nothing moved")).await.unwrap();
+        assert!(drafts.try_recv().is_err());
+        assert_eq!(sink.cursor().as_deref(), Some("a"));
+    }
+
+    #[tokio::test]
+    async fn a_time_that_cannot_be_true_is_replaced_by_our_own() {
+        let (out, _drafts) = collector::channel(BTreeMap::new());
+        let (_sender, receiver) = watch::channel(Arc::new(settings(LoginSource::Auto)));
+        let root = Root::host();
+        let clock = Clock::new(&root);
+        let cx = Context { root, clock, settings: receiver, out, state: StateSlot::new(), once: false };
+        let sink = Sink::new(&cx, "file:/x");
+        assert_eq!(sink.source_time(Some(1_795_500_000_000_000)).boottime_us, 0);
+        assert!(sink.source_time(Some(5_000_000)).boottime_us > 0);
+        assert!(sink.source_time(None).boottime_us > 0);
     }
 }

@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn an_attempt_is_told_once_however_many_lines_speak_of_it() {
         let invalid = Account::Invalid { typed: Some("bob".to_owned()) };
-        let cases: [(&[(u32, &str)], Vec<(u32, Account)>); 8] = [
+        type Lines = &'static [(u32, &'static str)];
+        let cases: [(Lines, Vec<(u32, Account)>); 8] = [
             (
                 &[
                     (7, "Failed password for root from 192.0.2.7 port 9 ssh2"),
