@@ -103,8 +103,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Sta
         started: clock.now(),
         clock,
         spool: spool.clone(),
-        counts,
-        link,
+        counts: counts.clone(),
+        link: link.clone(),
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
     serve_status(&state_directory, sources, &mut tasks);
@@ -125,7 +125,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Sta
     }
     // A socket without a daemon behind it only puzzles; one that cannot be removed is replaced by the next start.
     let _left_behind = std::fs::remove_file(status::socket_path(&state_directory));
-    info!("stopped");
+    let events = status::event_counts(&counts, &link);
+    info!("stopped: {} events collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost);
     Ok(())
 }
 

@@ -147,11 +147,8 @@ impl Sources {
     /// The status as it is.
     pub fn status(&self) -> Status {
         let (link, spool, now) = (self.link.get(), self.spool.stats(), self.clock.now());
-        let lost = self.counts.lost();
-        let by_kind: BTreeMap<_, _> =
-            Kind::ALL.into_iter().map(|kind| (kind.name().to_owned(), self.counts.collected(kind))).collect();
         let mut lost_by_cause = BTreeMap::new();
-        for (_, kind, cause, events) in &lost {
+        for (_, kind, cause, events) in self.counts.lost() {
             *lost_by_cause.entry(format!("{}.{}", kind.name(), cause.name())).or_default() += events;
         }
         let seconds_since = |then: &Reading| {
@@ -178,15 +175,22 @@ impl Sources {
                 recorded: by_lane(spool.recorded),
                 acknowledged: by_lane(spool.acked),
             },
-            events: EventCounts {
-                collected: by_kind.values().sum(),
-                acknowledged: link.acknowledged_events,
-                lost: lost.iter().map(|(.., events)| events).sum(),
-                by_kind,
-            },
+            events: event_counts(&self.counts, &self.link),
             lost: lost_by_cause,
             collectors: self.collectors.iter().map(|(kind, slot)| (kind.name().to_owned(), facts(slot))).collect(),
         }
+    }
+}
+
+/// Events since the start.
+pub fn event_counts(counts: &Counts, link: &LinkStatus) -> EventCounts {
+    let by_kind: BTreeMap<_, _> =
+        Kind::ALL.into_iter().map(|kind| (kind.name().to_owned(), counts.collected(kind))).collect();
+    EventCounts {
+        collected: by_kind.values().sum(),
+        acknowledged: link.get().acknowledged_events,
+        lost: counts.lost().iter().map(|(.., events)| events).sum(),
+        by_kind,
     }
 }
 

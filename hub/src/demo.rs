@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::store::Store;
 use crate::store::read::Filter;
 use activity::OwnAddress;
-use agent::{Agent, Status};
+use agent::{Agent, Counts};
 use check::{Cause, Seen};
 use child::Running;
 use login::{LoginPart, Machine, Plan};
@@ -111,29 +111,17 @@ async fn story(options: &Options, dir: &Path, out: &mut impl Write) -> Result<()
 
     let store = Store::open_to_read(&dir.join("hub")).map_err(|error| error.to_string())?;
     let seen = wait_for_rows(&store, &device, &causes).await?;
-    let (status, stored) = closing_counts(&agent, &store, &device).await?;
-    let mut counts = Counts { status, stored, stored_at_end: 0 };
     drop((listener, miner, login));
-    agent.running.stop(STOP_PATIENCE).await?;
+    let counts = agent.stop(STOP_PATIENCE).await?;
+    let stored = events_of(&store, &device)?;
     hub.stop(STOP_PATIENCE).await?;
-    counts.stored_at_end = events_of(&store, &device)?;
 
     say(out, &table::all(&seen, &causes))?;
-    report(out, &causes, &seen, &counts)
-}
-
-/// Events, counted at the end.
-struct Counts {
-    /// What the agent says.
-    status: Status,
-    /// In the store right after the agent said so.
-    stored: u64,
-    /// In the store after the agent has stopped.
-    stored_at_end: u64,
+    report(out, &causes, &seen, counts, stored)
 }
 
 /// The checks in words and the closing line; an error when one failed.
-fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], counts: &Counts) -> Result<(), String> {
+fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], counts: Counts, stored: u64) -> Result<(), String> {
     say(out, "\n* caused by this demo and found in the store by value:\n")?;
     let mut missing_rows = 0;
     for cause in causes {
@@ -152,32 +140,16 @@ fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], counts: &Counts
             say(out, &format!("             no row with {}\n", check::in_words(pattern)))?;
         }
     }
-    say(out, &format!("\n{}\n", counts.in_words()))?;
+    let Counts { collected, acknowledged, lost } = counts;
+    say(out, &format!("\n{collected} events collected, {acknowledged} acknowledged, {stored} stored, {lost} lost\n"))?;
     if missing_rows > 0 {
         return Err(format!("{missing_rows} rows that this demo caused are not in the store"));
     }
-    let gone = counts.status.acknowledged.saturating_sub(counts.stored);
+    let gone = acknowledged.saturating_sub(stored);
     if gone > 0 {
         return Err(format!("{gone} acknowledged events are not in the store"));
     }
     Ok(())
-}
-
-impl Counts {
-    /// The machine goes on while it is counted, so the newest events come after the count.
-    fn in_words(&self) -> String {
-        let Status { collected, acknowledged, lost, .. } = self.status;
-        let line =
-            format!("{collected} events collected, {acknowledged} acknowledged, {} stored, {lost} lost", self.stored);
-        let newest = collected.saturating_sub(acknowledged + lost);
-        match newest {
-            0 => line,
-            _ if self.stored_at_end + lost >= collected => {
-                format!("{line} (the newest {newest} came when the agent stopped)")
-            }
-            _ => format!("{line} (the newest {newest} are in the agent's spool)"),
-        }
-    }
 }
 
 async fn start_hub(dir: &Path) -> Result<(Running, String), String> {
@@ -233,21 +205,6 @@ async fn wait_for_rows(store: &Store, device: &str, causes: &[Cause]) -> Result<
         let seen: Vec<Seen> = rows.into_iter().map(Seen::new).collect();
         if causes.iter().all(|cause| cause.missing(&seen).is_empty()) || started.elapsed() > ROWS_PATIENCE {
             return Ok(seen);
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-}
-
-/// The agent's counters and then the store's. A machine never rests, so it waits for what was collected at first and
-/// not for the last event of all.
-async fn closing_counts(agent: &Agent, store: &Store, device: &str) -> Result<(Status, u64), String> {
-    let started = Instant::now();
-    let collected_at_first = agent.status().await?.collected;
-    loop {
-        let status = agent.status().await?;
-        let stored = events_of(store, device)?;
-        if status.acknowledged >= collected_at_first || started.elapsed() > Duration::from_secs(2) {
-            return Ok((status, stored));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }

@@ -18,6 +18,18 @@ pub struct Agent {
     pub running: Running,
     binary: PathBuf,
     config: PathBuf,
+    log: PathBuf,
+}
+
+/// What the agent counted when it stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Events its collectors gave since it started.
+    pub collected: u64,
+    /// Events the hub has acknowledged.
+    pub acknowledged: u64,
+    /// Events that are lost.
+    pub lost: u64,
 }
 
 /// What the agent says of itself.
@@ -25,12 +37,6 @@ pub struct Agent {
 pub struct Status {
     /// Whether it has a session with the hub.
     pub connected: bool,
-    /// Events its collectors gave since it started.
-    pub collected: u64,
-    /// Events the hub has acknowledged.
-    pub acknowledged: u64,
-    /// Events that are lost.
-    pub lost: u64,
     /// Name, state and what it uses or lacks, per collector.
     pub collectors: Vec<(String, String, String)>,
 }
@@ -58,7 +64,7 @@ impl Agent {
         command.arg("run").arg("--config").arg(&config).stdout(to_file(&log)?).stderr(to_file(&log)?);
         // Of the service that may have started the demo, not of this agent.
         command.env_remove("STATE_DIRECTORY").env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
-        Ok(Agent { running: Running::start(command)?, binary: binary.to_owned(), config })
+        Ok(Agent { running: Running::start(command)?, binary: binary.to_owned(), config, log })
     }
 
     /// Asks the daemon how it is.
@@ -71,6 +77,19 @@ impl Agent {
         command.arg("status").arg("--config").arg(&self.config).arg("--json");
         let text = output(command, Duration::from_secs(2)).await?;
         read_status(&text).ok_or_else(|| format!("cannot read the agent's status: {}", text.trim()))
+    }
+
+    /// Stops it and reads what it says at the end: events collected, acknowledged and lost.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it does not stop in time or does not say it.
+    pub async fn stop(&mut self, patience: Duration) -> Result<Counts, String> {
+        self.running.stop(patience).await?;
+        let log = std::fs::read_to_string(&self.log).map_err(|error| format!("{}: {error}", self.log.display()))?;
+        let last = log.lines().rev().find_map(|line| line.split_once("stopped: "));
+        last.and_then(|(_, counts)| read_counts(counts))
+            .ok_or_else(|| "the agent did not say what it counted".to_owned())
     }
 
     /// Waits until it is connected and every collector of the demo has settled on what it can do.
@@ -109,10 +128,6 @@ fn twin(state: &Path, url: &str, device: &str, login_file: Option<&Path>) -> Val
         "ms_iotn:urn_azureiot_Security_SecurityAgentConfiguration": {
             "highPriorityMessageFrequency": {"value": "PT1S"},
             "lowPriorityMessageFrequency": {"value": "PT1S"},
-            // Low events rest in memory for long, to spare the flash; a demo cannot wait.
-            "eventPriorityProcessCreate": {"value": "High"},
-            // A machine that compiles runs hundreds of programs a second; the demo is not to wait for them.
-            "maxMessageSizeInBytes": {"value": 204_800},
         }
     });
     if let Some(file) = login_file {
@@ -128,8 +143,6 @@ fn twin(state: &Path, url: &str, device: &str, login_file: Option<&Path>) -> Val
 
 fn read_status(text: &str) -> Option<Status> {
     let status: Value = serde_json::from_str(text).ok()?;
-    let events = status.get("events")?;
-    let count = |key: &str| events.get(key)?.as_u64();
     let collectors = status.get("collectors")?.as_object()?;
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let collector = |(name, value): (&String, &Value)| {
@@ -138,11 +151,15 @@ fn read_status(text: &str) -> Option<Status> {
     };
     Some(Status {
         connected: status.get("connected")?.as_bool()?,
-        collected: count("collected")?,
-        acknowledged: count("acknowledged")?,
-        lost: count("lost")?,
         collectors: collectors.iter().map(collector).collect(),
     })
+}
+
+/// `150 events collected, 150 acknowledged, 0 lost`.
+fn read_counts(text: &str) -> Option<Counts> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    let mut number = || numbers.next()?.parse().ok();
+    Some(Counts { collected: number()?, acknowledged: number()?, lost: number()? })
 }
 
 #[cfg(test)]
@@ -160,19 +177,24 @@ mod tests {
                     "Login": {"state": login, "backend": "", "reason": "no log"},
                     "ProcessCreate": {"state": "running", "backend": "proc"},
                 },
-                "events": {"collected": 7, "acknowledged": 5, "lost": 0},
             })
             .to_string()
         };
         let status = read_status(&text(true, "degraded")).unwrap();
         assert!(status.is_settled());
-        assert_eq!((status.collected, status.acknowledged, status.lost), (7, 5, 0));
         let login = status.collectors.iter().find(|(name, ..)| name == "Login").unwrap();
         assert_eq!((login.1.as_str(), login.2.as_str()), ("degraded", "no log"));
         assert!(!read_status(&text(false, "running")).unwrap().is_settled());
         assert!(!read_status(&text(true, "starting")).unwrap().is_settled());
         assert_eq!(read_status("{}"), None);
         assert_eq!(read_status("agent is not running"), None);
+    }
+
+    #[test]
+    fn the_last_line_of_the_agent_is_understood() {
+        let counts = Counts { collected: 150, acknowledged: 149, lost: 1 };
+        assert_eq!(read_counts("150 events collected, 149 acknowledged, 1 lost"), Some(counts));
+        assert_eq!(read_counts("nothing"), None);
     }
 
     #[test]
