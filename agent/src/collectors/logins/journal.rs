@@ -205,13 +205,12 @@ async fn run(sink: &mut Sink, journal: &Journal, position: &mut Position, follow
     let mut lines = Lines::new(MAX_LINE_BYTES);
     let mut chunk = vec![0; 16 * 1024];
     loop {
+        // Before every read, because on a busy machine no read ever waits long.
+        sink.idle(|| position.cursor()).await?;
         let read = match sink.idle_for() {
             Some(quiet) => match timeout(quiet, stdout.read(&mut chunk)).await {
                 Ok(read) => read,
-                Err(_) => {
-                    sink.idle(|| position.cursor()).await?;
-                    continue;
-                }
+                Err(_) => continue,
             },
             None => stdout.read(&mut chunk).await,
         };
