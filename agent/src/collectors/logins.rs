@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use collector_common::collector::{Collector, Context, Failure, LoginSource, Running, Settings, Survey};
 use collector_common::event::kind::Kind;
@@ -37,6 +38,9 @@ pub struct Login;
 
 /// The logs that hold logins where there is no journal, the most specific first.
 const LOGS: [&str; 3] = ["/var/log/auth.log", "/var/log/secure", "/var/log/messages"];
+
+/// How often to look for a better source than a log file.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// What no source tells.
 const GAP: &str = "login(1) of shadow (Debian 11 and 12) and of busybox does not log when a user other than root comes in at a console";
@@ -101,6 +105,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let changed = async { cx.settings.wait_for(|settings| settings.login_source != asked).await.is_ok() };
         let ended = tokio::select! {
             ended = follow => ended,
+            () = better(&cx.root, &asked, &source) => continue,
             changed = changed => match changed {
                 true => continue,
                 false => return Ok(()),
@@ -113,7 +118,27 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
     }
 }
 
+/// Waits until a source is there that comes before the one in use: the log of logins is made with its first line, and
+/// for a moment of each rotation it does not exist. Never goes the other way, where two sources might tell the same.
+async fn better(root: &Root, asked: &LoginSource, used: &Source) {
+    while *asked == LoginSource::Auto && used.rank() > 0 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if choose(root, asked).is_ok_and(|found| found.rank() < used.rank()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 impl Source {
+    /// The place in the order in which sources are tried, the journal first.
+    fn rank(&self) -> usize {
+        match self {
+            Source::Journal(_) => 0,
+            Source::File(path) => 1 + LOGS.iter().position(|log| Path::new(log) == path).unwrap_or(LOGS.len()),
+        }
+    }
+
     /// The name of the source's cursor.
     fn key(&self) -> String {
         match self {
@@ -203,6 +228,27 @@ mod tests {
         assert_eq!(rig.ports(1).await, ["3"]);
         assert_eq!(rig.backend(), "log file /var/log/other");
         assert_eq!(rig.cursors.keys().collect::<Vec<_>>(), ["file:/var/log/other", "file:/var/log/secure"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_better_source_is_waited_for_and_a_worse_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        append(&root.path("/var/log/messages"), 1);
+        let auto = LoginSource::Auto;
+        let messages = choose(&root, &auto).unwrap();
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, better(&root, &auto, &messages)).await.is_err());
+        append(&root.path("/var/log/auth.log"), 1);
+        let auth = choose(&root, &auto).unwrap();
+        assert_eq!(auth.backend(), "log file /var/log/auth.log");
+        assert!(tokio::time::timeout(hour, better(&root, &auto, &messages)).await.is_ok());
+        assert!(tokio::time::timeout(hour, better(&root, &auto, &auth)).await.is_err());
+        let named = LoginSource::File("/var/log/messages".into());
+        assert!(tokio::time::timeout(hour, better(&root, &named, &messages)).await.is_err());
+        fs::remove_file(root.path("/var/log/auth.log")).unwrap();
+        assert!(tokio::time::timeout(hour, better(&root, &auto, &auth)).await.is_err());
     }
 
     #[test]

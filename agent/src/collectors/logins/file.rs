@@ -104,6 +104,7 @@ impl Log {
         };
         let current = File::open(&self.path).map_err(|error| self.failure("opening", &error))?;
         if place.is_in(&current).map_err(|error| self.failure("reading", &error))? {
+            remember(sink, &current, place.offset).map_err(|error| self.failure("reading", &error))?;
             return self.open(place.offset);
         }
         self.after(sink, &place).await
@@ -137,6 +138,7 @@ impl Log {
         for (path, offset) in rest {
             // It may be rotated on while we read: then it is found again from the cursor at the next start.
             let Ok(file) = File::open(&path) else { continue };
+            remember(sink, &file, offset).map_err(|error| self.failure("reading", &error))?;
             let mut tail = Tail::new(file, offset).map_err(|error| self.failure("reading", &error))?;
             self.drain(sink, &mut tail).await?;
             self.finish(sink, &mut tail).await?;
@@ -245,6 +247,22 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Reads once more what stands before a place, for the connections that were open there: some hundred lines are the last
+/// minutes, and a connection has two minutes to log in.
+fn remember(sink: &mut Sink, file: &File, offset: u64) -> io::Result<()> {
+    let begin = offset.saturating_sub(CHUNK_BYTES as u64);
+    let mut before = vec![0; usize::try_from(offset - begin).unwrap_or(CHUNK_BYTES)];
+    file.read_exact_at(&mut before, begin)?;
+    let at = sink.clock().now();
+    for line in Lines::new(MAX_LINE_BYTES).feed(&before) {
+        let text = String::from_utf8_lossy(&line.bytes);
+        if let Some(syslog::Line { ident, pid, message, .. }) = syslog::parse(&text) {
+            sink.remember(&Entry { at, ident, pid, message, writer: Writer::Unproven });
+        }
+    }
+    Ok(())
 }
 
 /// After the last newline within what a line can be long, else the end.
@@ -428,6 +446,9 @@ mod tests {
         machine.append("auth.log", &line(5));
         let mut rig = machine.start(cursors);
         assert_eq!(rig.ports(2).await, ["4", "5"]);
+        // Its connection closes after the next start: that is no attempt of its own.
+        let closing = "2026-11-24T02:54:00+00:00 board sshd[5]: Connection closed by authenticating user root 192.0.2.7 port 5 [preauth]\n";
+        machine.append("auth.log", closing);
         // Rotated twice while nobody looked.
         let cursors = rig.kill().await;
         machine.append("auth.log", &line(6));

@@ -36,6 +36,9 @@ const GOOD_RUN: Duration = Duration::from_secs(60);
 /// How long a question with a short answer may take: a big journal on slow flash needs seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// How many entries before the cursor are read once more: the last minutes, and a connection has two minutes to log in.
+const REMEMBERED: usize = 200;
+
 /// The entries journald writes itself when it dropped those of a unit (`SD_MESSAGE_JOURNAL_DROPPED`).
 const DROPPED: &str = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e";
 
@@ -111,6 +114,25 @@ impl Journal {
             }
         }
     }
+
+    /// The last entries up to and with a cursor, the newest first, for the connections that were open there.
+    async fn before(&self, cursor: &str) -> Result<Vec<journal::Entry>, String> {
+        let mut command = self.command();
+        command.args(["--reverse", &format!("--lines={REMEMBERED}"), &format!("--cursor={cursor}")]).args(matches());
+        let (_child, mut stdout, stderr) = spawn(&mut command)?;
+        let _drained = tokio::spawn(said(stderr));
+        let (mut lines, mut chunk, mut entries) = (Lines::new(MAX_LINE_BYTES), vec![0; 16 * 1024], Vec::new());
+        loop {
+            match timeout(ANSWER_WITHIN, stdout.read(&mut chunk)).await {
+                Ok(Ok(0)) => return Ok(entries),
+                Ok(Ok(bytes)) => {
+                    entries.extend(lines.feed(&chunk[..bytes]).iter().filter_map(|line| journal::parse(&line.bytes)))
+                }
+                Ok(Err(error)) => return Err(format!("reading from journalctl failed: {error}")),
+                Err(_) => return Err(format!("journalctl gave no answer for {} s", ANSWER_WITHIN.as_secs())),
+            }
+        }
+    }
 }
 
 /// Follows the journal until it cannot be read any more.
@@ -150,6 +172,9 @@ async fn begin(sink: &mut Sink, journal: &Journal) -> Result<Position, End> {
     // For a cursor it does not know, journalctl silently takes the entry closest in time.
     let nearest = journal.first(&[&format!("--cursor={cursor}")]).await.map_err(|words| failure(&words))?;
     if nearest.is_some_and(|entry| entry.cursor == cursor) {
+        for entry in journal.before(&cursor).await.map_err(|words| failure(&words))?.iter().rev() {
+            sink.remember(&as_entry(sink, entry));
+        }
         return Ok(Position::After(cursor));
     }
     let rebooted = journal::boot_of(&cursor).is_some_and(|boot| boot != sink.clock().boot());
@@ -180,13 +205,12 @@ async fn run(sink: &mut Sink, journal: &Journal, position: &mut Position, follow
     let mut lines = Lines::new(MAX_LINE_BYTES);
     let mut chunk = vec![0; 16 * 1024];
     loop {
+        // Before every read, because on a busy machine no read ever waits long.
+        sink.idle(|| position.cursor()).await?;
         let read = match sink.idle_for() {
             Some(quiet) => match timeout(quiet, stdout.read(&mut chunk)).await {
                 Ok(read) => read,
-                Err(_) => {
-                    sink.idle(|| position.cursor()).await?;
-                    continue;
-                }
+                Err(_) => continue,
             },
             None => stdout.read(&mut chunk).await,
         };
@@ -212,14 +236,7 @@ async fn take(sink: &mut Sink, line: &[u8], position: &mut Position) -> Result<(
         tracing::warn!("journalctl printed a line that is no entry");
         return Ok(());
     };
-    let at = Reading {
-        boot: found.boot.unwrap_or_else(|| sink.clock().boot()),
-        boottime_us: found.monotonic_us,
-        wall_us: found.wall_us,
-        origin: Origin::Source,
-    };
-    let writer = Writer::Kernel { uid: found.uid, exe: found.exe.as_deref() };
-    let entry = Entry { at, ident: &found.ident, pid: found.pid, message: &found.message, writer };
+    let entry = as_entry(sink, &found);
     let after = Position::After(found.cursor.clone());
     if *position == after {
         return Ok(());
@@ -227,6 +244,17 @@ async fn take(sink: &mut Sink, line: &[u8], position: &mut Position) -> Result<(
     *position = after;
     sink.take(&entry, || found.cursor.clone()).await?;
     Ok(())
+}
+
+fn as_entry<'a>(sink: &Sink, found: &'a journal::Entry) -> Entry<'a> {
+    let at = Reading {
+        boot: found.boot.unwrap_or_else(|| sink.clock().boot()),
+        boottime_us: found.monotonic_us,
+        wall_us: found.wall_us,
+        origin: Origin::Source,
+    };
+    let writer = Writer::Kernel { uid: found.uid, exe: found.exe.as_deref() };
+    Entry { at, ident: &found.ident, pid: found.pid, message: &found.message, writer }
 }
 
 /// The arguments that differ from run to run.
@@ -241,10 +269,14 @@ fn arguments(position: &Position, following: bool) -> Vec<String> {
         // Without the second it shows only the last ten entries of what it has, cursor or not.
         arguments.extend(["--follow".to_owned(), "--no-tail".to_owned()]);
     }
-    // Matches of one field are alternatives; `+` begins another set.
-    arguments.extend(Handler::IDENTS.iter().map(|ident| format!("SYSLOG_IDENTIFIER={ident}")));
-    arguments.extend(["+".to_owned(), DROPPED.to_owned()]);
+    arguments.extend(matches());
     arguments
+}
+
+/// The entries wanted. Matches of one field are alternatives; `+` begins another set.
+fn matches() -> impl Iterator<Item = String> {
+    let handlers = Handler::IDENTS.iter().map(|ident| format!("SYSLOG_IDENTIFIER={ident}"));
+    handlers.chain(["+".to_owned(), DROPPED.to_owned()])
 }
 
 impl Position {
@@ -298,6 +330,7 @@ fn journal_files(root: &Root) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     use std::process;
@@ -397,6 +430,28 @@ mod tests {
             assert!(command.arg("--").arg(message).status().unwrap().success());
         }
 
+        /// A program at that place that writes each line it is given, as one process.
+        fn session(&self) -> process::Child {
+            let mut command = process::Command::new("nsenter");
+            command.arg(format!("--mount=/proc/{}/ns/mnt", self.process.id()));
+            command.args(["/usr/local/sbin/sshd", "--socket", "/run/systemd/journal/dev-log", "--tag", "sshd"]);
+            command.stdin(Stdio::piped()).spawn().unwrap()
+        }
+
+        /// Kills the `journalctl` that follows this journal.
+        fn kill_reader(&self) {
+            let ours = format!("--root={}", self.root().path("/").display());
+            let follows = |pid: &str| {
+                let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+                words.contains(&ours.as_bytes()) && words.contains(&b"--follow".as_slice())
+            };
+            let pids = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let readers: Vec<_> = pids.filter(|pid| pid.parse::<u32>().is_ok() && follows(pid)).collect();
+            assert_eq!(readers.len(), 1, "{readers:?}");
+            assert!(process::Command::new("kill").args(["-KILL", &readers[0]]).status().unwrap().success());
+        }
+
         /// Writes as a program of this machine.
         fn send(&self, ident: &str, uid: u32, message: &str) {
             let mut command = process::Command::new("logger");
@@ -441,6 +496,23 @@ mod tests {
         assert_eq!(rig.ports(15).await, expected);
         journald.log(0, &accepted(21));
         assert_eq!(rig.ports(1).await, ["21"]);
+
+        // Its reader dies, as it does when a rotation goes wrong.
+        journald.kill_reader();
+        journald.log(0, &accepted(22));
+        assert_eq!(rig.ports(1).await, ["22"]);
+
+        // A connection whose verdict was told before a restart is not told again when it closes.
+        let mut session = journald.session();
+        let lines = session.stdin.as_mut().unwrap();
+        writeln!(lines, "Failed password for tester from 192.0.2.7 port 23 ssh2").unwrap();
+        assert_eq!(rig.ports(1).await, ["23"]);
+        let mut rig = Rig::start(&journald.root(), rig.kill().await);
+        writeln!(lines, "Connection closed by authenticating user tester 192.0.2.7 port 23 [preauth]").unwrap();
+        drop(session.stdin.take());
+        assert!(session.wait().unwrap().success());
+        journald.log(0, &accepted(24));
+        assert_eq!(rig.ports(1).await, ["24"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 

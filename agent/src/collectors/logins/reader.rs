@@ -89,6 +89,15 @@ impl Reader {
         }
     }
 
+    /// Takes in a line that was read before this process began: what it says of a connection that may still be open
+    /// counts, but it is no event a second time.
+    pub fn remember(&mut self, entry: &Entry) {
+        if let Some(handler) = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler)) {
+            let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
+            self.attempts.judge(handler, entry.pid.unwrap_or(0), handler.read(message));
+        }
+    }
+
     /// The counts that no further line has brought out.
     pub fn overdue(&mut self, now: Reading) -> Vec<Draft> {
         let forged = self.forged.overdue(now).map(|count| {

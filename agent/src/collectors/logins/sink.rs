@@ -81,6 +81,11 @@ impl Sink {
         self.send(drafts, place).await
     }
 
+    /// Takes in a line from before the cursor, see [`Reader::remember`].
+    pub fn remember(&mut self, entry: &Entry<'_>) {
+        self.reader.remember(entry);
+    }
+
     /// Raises an alarm about the source.
     pub async fn alarm(&mut self, severity: Severity, text: String) -> Result<(), Closed> {
         let draft = Draft::alarm(self.clock.now(), Diagnostic::new(severity, text).with("Source", &self.source));
