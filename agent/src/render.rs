@@ -6,7 +6,7 @@
 
 use std::io;
 
-use collector_common::clock::{Clock, Origin, Reading, is_plausible};
+use collector_common::clock::{Clock, EARLIEST_RECORD_US, Origin, Reading, is_plausible};
 use collector_common::event::kind::Lane;
 use collector_common::event::wire::{Event, Stamps};
 use serde_json::{Map, Value};
@@ -14,9 +14,6 @@ use serde_json::{Map, Value};
 use crate::spool::Spool;
 use crate::spool::record::StoredEvent;
 use crate::spool::state::{BootOffset, Mark};
-
-/// A source's own record may be older than this program, but not older than this (2015-01-01): microseconds.
-const EARLIEST_RECORD_US: i64 = 1_420_070_400_000_000;
 
 /// A clock that moved by less was slewed, not set: microseconds.
 const STEP_US: u64 = 500_000;

@@ -16,6 +16,9 @@ use crate::root::Root;
 /// The wall clock cannot be right before this instant (2026-11-01, when this program was young): microseconds.
 pub const EARLIEST_PLAUSIBLE_US: i64 = 1_793_491_200_000_000;
 
+/// A record that somebody else wrote may be older than this program, but not older than this (2015-01-01): microseconds.
+pub const EARLIEST_RECORD_US: i64 = 1_420_070_400_000_000;
+
 /// One moment, as it was read when something was noticed or as its source recorded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use collector_common::clock::{Clock, Reading, is_plausible};
+use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
 use collector_common::event::payload::{Diagnostic, Severity};
 use tokio::time::Instant;
@@ -122,7 +122,7 @@ impl Sink {
     /// A moment by the source's own record. One that cannot be true was written while the clock of the machine was
     /// wrong, and our own reading can be corrected later.
     pub fn source_time(&self, wall_us: Option<i64>) -> Reading {
-        match wall_us.filter(|wall_us| is_plausible(*wall_us)) {
+        match wall_us.filter(|wall_us| *wall_us >= EARLIEST_RECORD_US) {
             Some(wall_us) => self.clock.from_source(wall_us),
             None => self.clock.now(),
         }
