@@ -5,6 +5,7 @@
 #
 # CPU is utime + stime of the agent and all its descendants (/proc/PID/stat fields 14 and 15, ticks of CLK_TCK, and 16
 # and 17 for children that ended and were waited for) over SECONDS, 60 unless told otherwise, after 20 s of warm-up.
+# How much happened on the machine meanwhile is printed too: each exec anywhere is an event, and work.
 # Memory is PSS, the sum of smaps_rollup over the same processes (proc(5)). The numbers belong in docs/measurements.md
 # together with the lines around them.
 set -euo pipefail
@@ -46,10 +47,13 @@ pss_kb() {
     for p in $(family "$pid"); do cat "/proc/$p/smaps_rollup"; done | awk '/^Pss:/ { sum += $2 } END { print sum + 0 }'
 }
 
+collected() { "$agent" status --config "$dir/twin.json" --json | sed 's/.*"collected":\([0-9]*\).*/\1/'; }
+
 "$agent" run --config "$dir/twin.json" 2>"$dir/log" &
 pid=$!
 sleep 20
 kill -0 "$pid" 2>/dev/null || { echo "the agent ended during warm-up:" >&2; cat "$dir/log" >&2; exit 1; }
+events="$(collected)"
 before="$(ticks)"
 sleep "$seconds"
 after="$(ticks)"
@@ -63,4 +67,5 @@ echo "processes $(family "$pid" | wc -l)"
 awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v s="$seconds" \
     'BEGIN { printf "cpu       %.3f %% of one core (%d ticks of 1/%d s in %d s)\n", 100 * t / hz / s, t, hz, s }'
 echo "pss       $(pss_kb) kB"
+echo "events    $(($(collected) - events)) collected meanwhile; a machine is idle when these are few"
 "$agent" status --config "$dir/twin.json" --json | sed 's/^/status    /'

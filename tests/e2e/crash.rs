@@ -10,11 +10,13 @@ use crate::mosquitto::Mosquitto;
 use crate::proxy::Proxy;
 
 /// A syslog daemon goes on writing while the agent is killed again and again, at times that fall differently each
-/// round: during start, in the middle of a batch, before and after an acknowledgement.
+/// round: during start, in the middle of a batch, before and after an acknowledgement. A log that existed before the
+/// agent was ever there is followed from its end, so the first line is written when the agent reads.
 fn kill_while_logging(agent: &mut Agent, from: u16, arrivals: &dyn Fn() -> Vec<Arrival>) -> u16 {
     let mut next = from;
+    agent.start();
+    agent.wait_collecting();
     for round in 0..6_u64 {
-        agent.start();
         for _ in 0..12 {
             agent.fail_logins(next..next + 5);
             next += 5;
@@ -24,8 +26,8 @@ fn kill_while_logging(agent: &mut Agent, from: u16, arrivals: &dyn Fn() -> Vec<A
         // Lines that are written while nobody reads.
         agent.fail_logins(next..next + 5);
         next += 5;
+        agent.start();
     }
-    agent.start();
     wait_ports("every line", from..next, arrivals);
     // What comes behind everything else: an event made twice would have been sent before it.
     agent.fail_logins(next..next + 1);

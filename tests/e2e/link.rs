@@ -9,7 +9,7 @@ use crate::wait;
 
 /// Cuts behind bytes that fall into the connect packet, into the middle of a message, and far into a batch; then
 /// refuses for a while; then cuts with the acknowledgements lost.
-fn cut_again_and_again(agent: &Agent, proxy: &Proxy, from: u16, arrivals: &dyn Fn() -> Vec<Arrival>) -> u16 {
+fn cut_again_and_again(agent: &mut Agent, proxy: &Proxy, from: u16, arrivals: &dyn Fn() -> Vec<Arrival>) -> u16 {
     let mut next = from;
     for bytes in [7, 300, 1_500, 9_000, 20_000] {
         let cuts = proxy.cuts();
@@ -60,7 +60,7 @@ fn a_link_cut_again_and_again_loses_nothing_on_the_way_to_our_hub() {
     agent.start();
     agent.wait_collecting();
     agent.wait_status("the connection", |status| status["connected"] == true);
-    let end = cut_again_and_again(&agent, &proxy, 20_000, &|| hub.arrivals());
+    let end = cut_again_and_again(&mut agent, &proxy, 20_000, &|| hub.arrivals());
     assert_each_once(20_000..end, &hub.arrivals());
     agent.wait_status("an empty account of losses", |status| status["events"]["lost"] == 0);
 }
@@ -73,7 +73,7 @@ fn a_link_cut_again_and_again_loses_nothing_on_the_way_to_mosquitto() {
     agent.start();
     agent.wait_collecting();
     agent.wait_status("the connection", |status| status["connected"] == true);
-    let end = cut_again_and_again(&agent, &proxy, 20_000, &|| broker.arrivals());
+    let end = cut_again_and_again(&mut agent, &proxy, 20_000, &|| broker.arrivals());
     let arrivals = broker.arrivals();
     assert_each_once(20_000..end, &arrivals);
     // Lost acknowledgements must have led to a second delivery, or the story tested nothing.

@@ -145,7 +145,7 @@ fn listening_ports_agree_with_ss() {
 
 #[test]
 fn status_without_a_daemon_says_so() {
-    let agent = Agent::new("press-60", connection(1));
+    let mut agent = Agent::new("press-60", connection(1));
     agent.write_twin();
     let told = agent.status().expect_err("no daemon runs");
     assert!(told.len() > "status: exit status: 1 ".len(), "an operator needs a sentence: {told}");

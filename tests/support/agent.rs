@@ -144,7 +144,10 @@ impl Agent {
     }
 
     /// `edgewarden status --json`, or why there is none.
-    pub fn status(&self) -> Result<Value, String> {
+    pub fn status(&mut self) -> Result<Value, String> {
+        if let Some(ended) = self.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+            panic!("the agent ended by itself ({ended}):\n{}", self.log());
+        }
         let config = self.config();
         let out = cli(&["status", "--json", "--config", config.to_str().unwrap()]);
         if !out.status.success() {
@@ -155,7 +158,7 @@ impl Agent {
     }
 
     /// Waits until status satisfies the question, and gives it.
-    pub fn wait_status(&self, what: &str, ask: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_status(&mut self, what: &str, ask: impl Fn(&Value) -> bool) -> Value {
         wait::until(what, || {
             let status = self.status().map_err(|error| format!("{error}; log:\n{}", self.log()))?;
             if ask(&status) { Ok(status) } else { Err(format!("{status}; log:\n{}", self.log())) }
@@ -163,7 +166,7 @@ impl Agent {
     }
 
     /// Waits until the login collector reads its file.
-    pub fn wait_collecting(&self) -> Value {
+    pub fn wait_collecting(&mut self) -> Value {
         self.wait_status("the login collector to run", |status| status["collectors"]["Login"]["state"] == "running")
     }
 
