@@ -20,8 +20,8 @@ pub enum Payload {
     LocalUsers(Vec<LocalUser>),
     /// All listeners and their peers.
     ListeningPorts(Vec<ListeningPort>),
-    /// One login attempt.
-    Login(Login),
+    /// One login attempt, or the several that one line of a log stands for.
+    Login(Vec<Login>),
     /// One exec.
     ProcessCreate(ProcessCreate),
     /// One remark of the agent.
@@ -267,7 +267,7 @@ impl Payload {
         match self {
             Payload::LocalUsers(items) => all(items),
             Payload::ListeningPorts(items) => all(items),
-            Payload::Login(item) => login_item(item).map(|item| vec![item]),
+            Payload::Login(items) => items.iter().map(login_item).collect(),
             Payload::ProcessCreate(item) => all(std::slice::from_ref(item)),
             Payload::Diagnostic(item) => all(std::slice::from_ref(item)),
             Payload::ConfigurationError(item) => all(std::slice::from_ref(item)),
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     fn console_login(user: &str) -> Payload {
-        Payload::Login(Login {
+        Payload::Login(vec![Login {
             process_id: 7,
             user_id: None,
             user_name: user.to_owned(),
@@ -318,7 +318,7 @@ mod tests {
             local_port: None,
             result: LoginResult::Fail,
             extra_details: ExtraDetails::new(),
-        })
+        }])
     }
 
     #[test]

@@ -321,6 +321,8 @@ mod tests {
     use std::io::Write;
     use std::time::SystemTime;
 
+    use collector_common::event::payload::Payload;
+
     use super::super::rig::Rig;
     use super::*;
 
@@ -473,15 +475,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_last_of_repeated_rows_carries_the_cursor() {
+    async fn repeated_rows_and_the_place_behind_them_are_one_event() {
         let machine = Machine::new();
         let mut rig = machine.start(BTreeMap::new());
         rig.started().await;
         let repeated = line(2).replace("Failed", "message repeated 2 times: [ Failed").replace("ssh2", "ssh2]");
         machine.append("auth.log", &repeated);
-        let (first, last) = (rig.next().await, rig.next().await);
-        assert!(first.cursor.is_none() && first.payload.is_some());
-        let place = Place::from_text(&last.cursor.unwrap().place).unwrap();
+        let draft = rig.next().await;
+        assert!(matches!(draft.payload, Some(Payload::Login(rows)) if rows.len() == 2));
+        let place = Place::from_text(&draft.cursor.unwrap().place).unwrap();
         assert_eq!(place.offset, fs::metadata(machine.log("auth.log")).unwrap().len());
     }
 

@@ -85,7 +85,7 @@ impl Reader {
         self.previous = Some((handler, pid, verdict));
         match times {
             Some(times) => repeat(entry.at, row, times),
-            None => vec![Draft::new(entry.at, Payload::Login(row))],
+            None => vec![Draft::new(entry.at, Payload::Login(vec![row]))],
         }
     }
 
@@ -222,16 +222,15 @@ fn details(handler: Handler, verdict: &Verdict, writer: &Writer) -> ExtraDetails
     details
 }
 
-/// One row for each time. Beyond the bound the rest is told in an alarm, so that nothing is silently left out.
+/// One row for each time, all in one event, so that no crash can come between them. Beyond the bound the rest is told in an alarm, so that nothing is silently left out.
 fn repeat(at: Reading, row: Login, times: u64) -> Vec<Draft> {
     let rows = times.min(MAX_REPEATS);
-    let mut drafts: Vec<Draft> = (1..=rows)
-        .map(|number| {
-            let mut row = row.clone();
-            row.extra_details.insert("Repeat", format!("{number}/{times}"));
-            Draft::new(at, Payload::Login(row))
-        })
-        .collect();
+    let numbered = |number| {
+        let mut row = row.clone();
+        row.extra_details.insert("Repeat", format!("{number}/{times}"));
+        row
+    };
+    let mut drafts = vec![Draft::new(at, Payload::Login((1..=rows).map(numbered).collect()))];
     if times > rows {
         let text =
             format!("A log line says that a login attempt was repeated {times} times; {rows} rows stand for them.");
@@ -325,20 +324,21 @@ mod tests {
     }
 
     fn as_json(drafts: Vec<Draft>) -> Vec<Value> {
-        drafts
-            .into_iter()
-            .map(|draft| {
-                let payload = draft.payload.unwrap();
-                let item: Value = serde_json::from_str(&payload.to_items().unwrap()[0]).unwrap();
-                let mut item = json!({ "at": draft.at.wall_us, "kind": payload.kind().name(), "item": item });
+        let rows = |draft: Draft| {
+            let payload = draft.payload.unwrap();
+            let kind = payload.kind().name();
+            let items = payload.to_items().unwrap();
+            items.into_iter().map(move |item| {
+                let mut item: Value = serde_json::from_str(&item).unwrap();
                 // The agent's own process differs from run to run.
-                if item["kind"] == "Diagnostic" {
-                    item["item"]["ProcessId"] = json!(0);
-                    item["item"]["ThreadId"] = json!(0);
+                if kind == "Diagnostic" {
+                    item["ProcessId"] = json!(0);
+                    item["ThreadId"] = json!(0);
                 }
-                item
+                json!({ "at": draft.at.wall_us, "kind": kind, "item": item })
             })
-            .collect()
+        };
+        drafts.into_iter().flat_map(rows).collect()
     }
 
     /// Compares with the rows that were looked through by hand; `WRITE_GOLDEN=1` writes them anew.
@@ -375,40 +375,27 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_message_is_one_row_each_time() {
+    fn a_repeated_message_is_one_row_each_time_in_one_event() {
         let mut reader = Reader::default();
-        let drafts = read_file_line(
-            &mut reader,
-            "Nov 24 02:53:51 vm sshd[7]: message repeated 3 times: [ Failed password for root from 192.0.2.1 port 22 ssh2]",
-        );
+        let line = "Nov 24 02:53:51 vm sshd[7]: message repeated 3 times: [ Failed password for root from 192.0.2.1 port 22 ssh2]";
+        let drafts = read_file_line(&mut reader, line);
+        assert_eq!(drafts.len(), 1);
         let repeats: Vec<_> = as_json(drafts).iter().map(|row| row["item"]["ExtraDetails"]["Repeat"].clone()).collect();
         assert_eq!(repeats, [json!("1/3"), json!("2/3"), json!("3/3")]);
 
-        assert_eq!(
-            read_file_line(
-                &mut reader,
-                "Nov 24 02:53:51 vm sshd[7]: Failed password for root from 192.0.2.1 port 22 ssh2"
-            )
-            .len(),
-            1
-        );
-        assert_eq!(read_file_line(&mut reader, "Nov 24 02:53:51 vm last message repeated 2 times").len(), 2);
-        assert_eq!(read_file_line(&mut reader, "Nov 24 02:53:51 vm last message repeated 2 times").len(), 0);
-        assert_eq!(
-            read_file_line(
-                &mut reader,
-                "Nov 24 02:53:51 vm sshd[7]: Failed password for root from 192.0.2.1 port 22 ssh2"
-            )
-            .len(),
-            1
-        );
-        assert_eq!(read_file_line(&mut reader, "Nov 24 02:53:51 vm cron[7]: x").len(), 0);
-        assert_eq!(read_file_line(&mut reader, "Nov 24 02:53:51 vm last message repeated 2 times").len(), 0);
+        let mut rows = |line: &str| as_json(read_file_line(&mut reader, line)).len();
+        let failed = "Nov 24 02:53:51 vm sshd[7]: Failed password for root from 192.0.2.1 port 22 ssh2";
+        assert_eq!(rows(failed), 1);
+        assert_eq!(rows("Nov 24 02:53:51 vm last message repeated 2 times"), 2);
+        assert_eq!(rows("Nov 24 02:53:51 vm last message repeated 2 times"), 0);
+        assert_eq!(rows(failed), 1);
+        assert_eq!(rows("Nov 24 02:53:51 vm cron[7]: x"), 0);
+        assert_eq!(rows("Nov 24 02:53:51 vm last message repeated 2 times"), 0);
 
         let flood = "Nov 24 02:53:51 vm sshd[7]: message repeated 4000000000 times: [ Failed password for root from 192.0.2.1 port 22 ssh2]";
         let drafts = read_file_line(&mut reader, flood);
-        assert_eq!(drafts.len() as u64, MAX_REPEATS + 1);
         assert!(drafts.last().unwrap().security_relevant);
+        assert_eq!(as_json(drafts).len() as u64, MAX_REPEATS + 1);
     }
 
     #[test]

@@ -68,8 +68,9 @@ impl Rig {
     /// The next login; what comes before it is kept in `alarms` and `cursors`.
     pub async fn login(&mut self) -> Login {
         loop {
-            if let Some(Payload::Login(login)) = self.next().await.payload {
-                return login;
+            if let Some(Payload::Login(mut rows)) = self.next().await.payload {
+                assert_eq!(rows.len(), 1, "{rows:?}");
+                return rows.remove(0);
             }
         }
     }
