@@ -30,6 +30,11 @@ fn cut_again_and_again(agent: &mut Agent, proxy: &Proxy, from: u16, arrivals: &d
             next += 10;
             false
         });
+        // Without an acknowledgement in between, each cut would double the agent's pause.
+        wait_ports("every line so far", from..next, arrivals);
+        agent.wait_status("their acknowledgement", |status| {
+            status["spool"]["acknowledged"]["High"] == status["spool"]["recorded"]["High"]
+        });
     }
     let accepted = proxy.accepted();
     proxy.refuse();
@@ -38,7 +43,7 @@ fn cut_again_and_again(agent: &mut Agent, proxy: &Proxy, from: u16, arrivals: &d
     next += 30;
     wait::until_true("the agent to try again", || proxy.accepted() > accepted);
     proxy.relay();
-    wait_ports("every line so far", from..next, arrivals);
+    wait_ports("every line after the refusal", from..next, arrivals);
 
     agent.wait_status("the connection", |status| status["connected"] == true);
     proxy.lose_replies();

@@ -29,6 +29,7 @@ struct State {
     budget: Option<usize>,
     cuts: usize,
     accepted: usize,
+    replies: usize,
     links: Vec<Arc<Link>>,
 }
 
@@ -50,6 +51,7 @@ impl Proxy {
             budget: None,
             cuts: 0,
             accepted: 0,
+            replies: 0,
             links: Vec::new(),
         }));
         let shared = Arc::clone(&state);
@@ -88,6 +90,11 @@ impl Proxy {
     /// How many connections were ever accepted.
     pub fn accepted(&self) -> usize {
         self.state.lock().unwrap().accepted
+    }
+
+    /// How many times the broker has answered something.
+    pub fn replies(&self) -> usize {
+        self.state.lock().unwrap().replies
     }
 
     /// New connections are closed at once until `relay`.
@@ -157,7 +164,8 @@ fn accept(client: TcpStream, shared: &Arc<Mutex<State>>) {
     let (up, state) = (Arc::clone(&link), Arc::clone(shared));
     std::thread::spawn(move || pump_up(&up, &state));
     if link.server.is_some() {
-        std::thread::spawn(move || pump_down(&link));
+        let state = Arc::clone(shared);
+        std::thread::spawn(move || pump_down(&link, &state));
     }
 }
 
@@ -192,10 +200,11 @@ fn pump_up(link: &Link, state: &Mutex<State>) {
 }
 
 /// From the broker to the agent.
-fn pump_down(link: &Link) {
+fn pump_down(link: &Link, state: &Mutex<State>) {
     let server = link.server.as_ref().expect("only started with a server");
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = (&*server).read(&mut buffer) {
+        state.lock().unwrap().replies += 1;
         if !link.swallow_down.load(Ordering::SeqCst) && (&link.client).write_all(&buffer[..read]).is_err() {
             break;
         }
