@@ -295,6 +295,14 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_in_the_man_page() {
+        let man = include_str!("../../../packaging/man/edgewarden-twin.5");
+        for key in &KEYS {
+            assert!(man.split_whitespace().any(|word| word == key.name), "{}", key.name);
+        }
+    }
+
+    #[test]
     fn what_is_in_force_can_be_written_back() {
         let settings = Settings::default();
         for (name, value) in effective(&settings) {

@@ -34,6 +34,15 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_man_page_has_every_value_in_force() {
+    let man = include_str!("../../../packaging/man/edgewarden-twin.5");
+    for row in loaded(&connected(r#"{"url": "mqtt://hub.example"}"#)).effective() {
+        let name = row.key.rsplit('.').next().unwrap_or(&row.key);
+        assert!(man.split_whitespace().any(|word| word == name), "{name}");
+    }
+}
+
+#[test]
 fn the_installed_file_says_what_is_built_in() {
     let config = loaded(DEFAULT_TWIN);
     assert_eq!(config.warnings, []);
