@@ -149,7 +149,10 @@ impl Spool {
             keep_newest(&mut cursors, found.cursors);
             Ok(files)
         };
-        let lanes = [open_lane(Lane::High)?, open_lane(Lane::Low)?];
+        let mut lanes = [open_lane(Lane::High)?, open_lane(Lane::Low)?];
+        for (files, acked) in lanes.iter_mut().zip(state.acked) {
+            files.never_reuse(acked);
+        }
         let cursor_version = cursors.values().map(|cursor: &StoredCursor| cursor.version).max().unwrap_or(0);
         opened.cursors = cursors.values().map(|cursor| (cursor.source.clone(), cursor.place.clone())).collect();
         let synced = lanes.each_ref().map(|lane| lane.synced_seq);
@@ -347,8 +350,7 @@ impl Inner {
     fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
         while self.bytes() >= self.quota_bytes && self.drop_oldest(dropped)? {}
         let segment_bytes = SEGMENT_BYTES.min(self.quota_bytes / 8);
-        let tail_bytes = self.lanes[lane.index()].tail_bytes();
-        if tail_bytes == 0 || tail_bytes >= segment_bytes {
+        if self.lanes[lane.index()].needs_segment(segment_bytes) {
             self.begin_segment(lane)?;
         }
         self.lanes[lane.index()].append(record)
@@ -362,7 +364,7 @@ impl Inner {
     fn drop_oldest(&mut self, dropped: &mut Dropped) -> io::Result<bool> {
         for lane in [Lane::Low, Lane::High] {
             let acked = self.state.acked[lane.index()];
-            if self.lanes[lane.index()].next_seq == 1 {
+            if !self.lanes[lane.index()].holds_event() {
                 continue;
             }
             let lost = match self.lanes[lane.index()].drop_oldest(acked)? {

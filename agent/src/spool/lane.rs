@@ -19,6 +19,7 @@ pub struct LaneFiles {
     directory: PathBuf,
     /// In order of their first event; the last one is appended to.
     segments: Vec<Segment>,
+    /// The last segment, once it begins with a checkpoint that can be read: only then may older ones be deleted.
     tail: Option<Arc<File>>,
     /// The number the next event gets.
     pub next_seq: u64,
@@ -61,6 +62,10 @@ impl LaneFiles {
         let mut segments = Vec::new();
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == segment::UNFINISHED) {
+                fs::remove_file(&path)?;
+                continue;
+            }
             match segment::first_seq(&path) {
                 Some(first_seq) => segments.push(Segment { first_seq, bytes: fs::metadata(&path)?.len() }),
                 None => found.damage.push(format!("{} is not a file of the spool; it is left alone", path.display())),
@@ -84,8 +89,8 @@ impl LaneFiles {
         Ok((files, found))
     }
 
-    /// Reads the last segment, and the ones before it as far back as the newest checkpoint: a crash may have come
-    /// between the making of a segment and its checkpoint.
+    /// Reads the last segment, and the ones before it as far back as the newest checkpoint: the last one's may be
+    /// damaged. Then nothing is appended to it, so that the next one begins with a checkpoint.
     fn recover_tail(&mut self, found: &mut Found) -> io::Result<()> {
         let Some(last) = self.segments.last_mut() else { return Ok(()) };
         let path = segment::path(&self.directory, last.first_seq);
@@ -102,8 +107,8 @@ impl LaneFiles {
         file.sync_data()?;
         last.bytes = scan.end;
         self.next_seq = last.first_seq.max(scan.last_seq.saturating_add(1));
-        self.tail = Some(Arc::new(file));
         let mut has_checkpoint = scan.has_checkpoint;
+        self.tail = has_checkpoint.then(|| Arc::new(file));
         for older in self.segments.iter().rev().skip(1) {
             if has_checkpoint {
                 break;
@@ -124,9 +129,20 @@ impl LaneFiles {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Bytes of the segment that is appended to.
-    pub fn tail_bytes(&self) -> u64 {
-        self.segments.last().map_or(0, |segment| segment.bytes)
+    /// Whether the next record needs a new segment, when one is full at so many bytes.
+    pub fn needs_segment(&self, segment_bytes: u64) -> bool {
+        self.tail.is_none() || self.segments.last().is_none_or(|tail| tail.bytes >= segment_bytes)
+    }
+
+    /// Whether there is an event that could be given up.
+    pub fn holds_event(&self) -> bool {
+        self.first_kept() < self.next_seq
+    }
+
+    /// Numbers up to this one were given before, whatever became of the events: they are never given again.
+    pub fn never_reuse(&mut self, acked: u64) {
+        self.next_seq = self.next_seq.max(acked + 1);
+        self.synced_seq = self.next_seq - 1;
     }
 
     /// Events that are kept and not read yet.
@@ -143,21 +159,21 @@ impl LaneFiles {
         later.sum::<u64>().saturating_sub(reader.offset)
     }
 
-    /// Begins a new segment whose first record is what all sources were read up to.
+    /// Begins a new segment whose first record is what all sources were read up to. It takes the place of one that
+    /// holds no event, such as one that is full of cursors.
     pub fn begin_segment(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
-        if self.tail_bytes() > 0 && self.segments.last().is_some_and(|last| last.first_seq == self.next_seq) {
-            return Ok(()); // It holds no event yet.
-        }
-        let path = segment::path(&self.directory, self.next_seq);
-        let file = segment::create(&path, self.lane, self.next_seq)?;
-        if let Some(old) = self.tail.replace(Arc::new(file)) {
+        if let Some(old) = &self.tail {
             old.sync_data()?;
         }
-        self.segments.push(Segment { first_seq: self.next_seq, bytes: segment::HEADER_BYTES });
-        sync_directory(&self.directory)?;
-        self.append(&Record::Checkpoint(cursors))?;
-        // Only now may the older segments go, with the cursors in them.
-        self.tail.as_ref().map_or(Ok(()), |tail| tail.sync_data())
+        let checkpoint = Record::Checkpoint(cursors).encode().map_err(io::Error::other)?;
+        let path = segment::path(&self.directory, self.next_seq);
+        let (file, bytes) = segment::create(&path, self.lane, self.next_seq, &checkpoint)?;
+        self.segments.retain(|old| old.first_seq != self.next_seq);
+        self.segments.push(Segment { first_seq: self.next_seq, bytes });
+        self.tail = Some(Arc::new(file));
+        self.reader = None;
+        // Only then may the older segments go, with the cursors in them.
+        sync_directory(&self.directory)
     }
 
     /// Appends a record. An event must carry [`LaneFiles::next_seq`]. When it fails, the file is as it was before.
@@ -269,7 +285,8 @@ impl LaneFiles {
     /// Deletes the segments that hold nothing but acknowledged events. The last one stays: it is appended to, and its
     /// name keeps the numbers going on.
     pub fn forget(&mut self, acked: u64) -> io::Result<()> {
-        while let [oldest, next, ..] = self.segments.as_slice()
+        while self.tail.is_some()
+            && let [oldest, next, ..] = self.segments.as_slice()
             && next.first_seq <= acked + 1
         {
             fs::remove_file(segment::path(&self.directory, oldest.first_seq))?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::lane::sync_directory;
+use super::segment::MAX_SEQ;
 
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +64,12 @@ impl State {
     /// Reads the file. None there yet is a fresh state; a damaged one is an error to report, and a fresh state serves.
     pub fn load(path: &Path) -> Result<State, String> {
         match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display())),
+            Ok(bytes) => match serde_json::from_slice::<State>(&bytes) {
+                Ok(state) if state.acked.iter().any(|acked| *acked > MAX_SEQ) => {
+                    Err(format!("{}: no event can have a number in {:?}", path.display(), state.acked))
+                }
+                read => read.map_err(|error| format!("{}: {error}", path.display())),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
             Err(error) => Err(format!("{}: {error}", path.display())),
         }
