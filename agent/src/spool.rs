@@ -51,6 +51,9 @@ use state::{BootOffset, Mark, State};
 /// A full segment: bytes. A smaller quota gets smaller segments, so that dropping one does not drop everything.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 
+/// Clock offsets are kept for so many boots. A board without a battery adds one at every start, for as long as it lives.
+const BOOTS_KEPT: usize = 64;
+
 /// Why the spool cannot be used.
 #[derive(Debug)]
 pub struct SpoolError {
@@ -274,6 +277,8 @@ impl Spool {
         let mut inner = self.lock();
         inner.state.boots.retain(|known| known.boot != offset.boot);
         inner.state.boots.push(offset);
+        let too_many = inner.state.boots.len().saturating_sub(BOOTS_KEPT);
+        inner.state.boots.drain(..too_many);
         inner.store_state()
     }
 

@@ -300,7 +300,7 @@ impl LaneFiles {
     pub fn drop_oldest(&mut self, acked: u64) -> io::Result<Option<Vec<(Kind, u64)>>> {
         let [oldest, _, ..] = self.segments.as_slice() else { return Ok(None) };
         let path = segment::path(&self.directory, oldest.first_seq);
-        let lost = count_unacknowledged(&path, acked)?;
+        let lost = count_unacknowledged(&path, acked);
         fs::remove_file(&path)?;
         self.segments.remove(0);
         Ok(Some(lost))
@@ -349,27 +349,28 @@ fn scan(file: &File, path: &Path, found: &mut Found) -> io::Result<Scan> {
     }
 }
 
-fn count_unacknowledged(path: &Path, acked: u64) -> io::Result<Vec<(Kind, u64)>> {
+/// What can be counted. A segment on a worn-out place of the flash must not stand in the way of new events.
+fn count_unacknowledged(path: &Path, acked: u64) -> Vec<(Kind, u64)> {
     let mut counts = [0; Kind::ALL.len()];
-    let file = File::open(path)?;
     let mut offset = segment::HEADER_BYTES;
+    let Ok(file) = File::open(path) else { return Vec::new() };
     loop {
-        match segment::read_frame(&file, offset)? {
-            Frame::Whole { body, next } => {
-                offset = next;
+        offset = match segment::read_frame(&file, offset) {
+            Ok(Frame::Whole { body, next }) => {
                 if let Ok(Record::Event(event)) = Record::decode(&body)
                     && event.seq > acked
                     && let Some(kind) = event.kind()
                 {
                     counts[kind.index()] += 1;
                 }
+                next
             }
-            Frame::Damaged { next } => offset = next,
-            Frame::End { .. } => break,
-        }
+            Ok(Frame::Damaged { next }) => next,
+            Ok(Frame::End { .. }) | Err(_) => break,
+        };
     }
     let counts = Kind::ALL.into_iter().map(|kind| (kind, counts[kind.index()]));
-    Ok(counts.filter(|(_, events)| *events > 0).collect())
+    counts.filter(|(_, events)| *events > 0).collect()
 }
 
 /// Makes the names in a directory durable.

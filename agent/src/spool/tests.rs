@@ -288,6 +288,34 @@ fn foreign_and_zeroed_files_do_not_stop_the_agent() {
 }
 
 #[test]
+fn offsets_of_boots_do_not_grow_for_ever_and_the_newest_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let boots: Vec<_> = (0..BOOTS_KEPT as u128 + 10).map(Uuid::from_u128).collect();
+    for boot in &boots {
+        spool.add_boot_offset(BootOffset { boot: *boot, offset_us: 1 }).unwrap();
+    }
+    drop(spool);
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let kept: Vec<_> = boots.iter().filter(|boot| spool.boot_offset_us(**boot).is_some()).collect();
+    assert_eq!(kept, boots[10..].iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_given_up_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 32 * 1024).unwrap();
+    spool.append(Lane::Low, event("a"), None).unwrap();
+    let first = directory.path().join("spool/low/00000000000000000001.seg");
+    fs::remove_file(&first).unwrap();
+    std::os::unix::fs::symlink("nowhere", &first).unwrap();
+    for _ in 0..200 {
+        spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
+    }
+    assert!(fs::symlink_metadata(&first).is_err());
+}
+
+#[test]
 fn marks_and_offsets_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (boot, other) = (Uuid::now_v7(), Uuid::now_v7());
