@@ -27,6 +27,7 @@
 
 mod lane;
 pub mod record;
+mod scan;
 mod segment;
 pub mod state;
 
@@ -46,13 +47,11 @@ use uuid::Uuid;
 
 use lane::LaneFiles;
 use record::{Record, StoredCursor, StoredEvent};
+use scan::keep_newest;
 use state::{BootOffset, Mark, State};
 
 /// A full segment: bytes. A smaller quota gets smaller segments, so that dropping one does not drop everything.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
-
-/// Clock offsets are kept for so many boots. A board without a battery adds one at every start, for as long as it lives.
-const BOOTS_KEPT: usize = 64;
 
 /// Why the spool cannot be used.
 #[derive(Debug)]
@@ -275,10 +274,7 @@ impl Spool {
     /// Keeps for good what the clock of a boot turned out to be.
     pub fn add_boot_offset(&self, offset: BootOffset) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.state.boots.retain(|known| known.boot != offset.boot);
-        inner.state.boots.push(offset);
-        let too_many = inner.state.boots.len().saturating_sub(BOOTS_KEPT);
-        inner.state.boots.drain(..too_many);
+        inner.state.add_boot(offset);
         inner.store_state()
     }
 
@@ -400,15 +396,6 @@ impl Inner {
         self.state.store(&self.directory.join("state.json"))?;
         self.state_is_dirty = false;
         Ok(())
-    }
-}
-
-fn keep_newest(cursors: &mut BTreeMap<String, StoredCursor>, found: Vec<StoredCursor>) {
-    for cursor in found {
-        let is_newer = cursors.get(&cursor.source).is_none_or(|known| known.version < cursor.version);
-        if is_newer {
-            cursors.insert(cursor.source.clone(), cursor);
-        }
     }
 }
 

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use collector_common::clock::Reading;
 use collector_common::event::kind::{Kind, Lane};
 
+use nix::errno::Errno;
+
 use super::record::{Record, StoredCursor, StoredEvent};
+use super::scan::{Found, count_unacknowledged, scan, scan_whole};
 use super::segment::{self, Frame};
 
 /// One lane. All numbers of events are counted from 1 and have no gaps.
@@ -43,15 +46,6 @@ struct Reader {
     first_seq: u64,
     file: File,
     offset: u64,
-}
-
-/// What was found when a lane was opened.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The cursors in its last segment.
-    pub cursors: Vec<StoredCursor>,
-    /// What is lost or strange, one sentence each.
-    pub damage: Vec<String>,
 }
 
 impl LaneFiles {
@@ -210,8 +204,19 @@ impl LaneFiles {
     pub fn read(&mut self, damage: &mut Vec<String>) -> io::Result<Option<StoredEvent>> {
         self.read_seq = self.read_seq.max(self.first_kept());
         while self.read_seq <= self.synced_seq {
-            let Some(mut reader) = self.take_reader()? else { return Ok(None) };
-            match segment::read_frame(&reader.file, reader.offset)? {
+            let (mut reader, frame) = match self.next_frame() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(None),
+                Err(error) if is_lasting(&error) && self.skip_segment() => {
+                    damage.push(format!(
+                        "a segment of {} cannot be read, its events are lost: {error}",
+                        self.lane.name()
+                    ));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match frame {
                 Frame::Whole { body, next } => {
                     reader.offset = next;
                     self.reader = Some(reader);
@@ -238,6 +243,20 @@ impl LaneFiles {
             }
         }
         Ok(None)
+    }
+
+    fn next_frame(&mut self) -> io::Result<Option<(Reader, Frame)>> {
+        let Some(reader) = self.take_reader()? else { return Ok(None) };
+        let frame = segment::read_frame(&reader.file, reader.offset)?;
+        Ok(Some((reader, frame)))
+    }
+
+    /// Goes on behind the segment that holds `read_seq`, if it is not the last one.
+    fn skip_segment(&mut self) -> bool {
+        let next = self.segments.iter().find(|segment| segment.first_seq > self.read_seq);
+        let Some(next) = next.map(|segment| segment.first_seq) else { return false };
+        (self.read_seq, self.reader) = (next, None);
+        true
     }
 
     /// The reader of the segment that holds `read_seq`.
@@ -307,70 +326,13 @@ impl LaneFiles {
     }
 }
 
-/// What lies in a segment.
-#[derive(Default)]
-struct Scan {
-    last_seq: u64,
-    has_checkpoint: bool,
-    /// Behind the last whole frame.
-    end: u64,
-    torn_bytes: u64,
-}
-
-fn scan_whole(path: &Path, found: &mut Found) -> io::Result<Scan> {
-    scan(&File::open(path)?, path, found)
-}
-
-fn scan(file: &File, path: &Path, found: &mut Found) -> io::Result<Scan> {
-    let mut scan = Scan { end: segment::HEADER_BYTES, ..Scan::default() };
-    loop {
-        match segment::read_frame(file, scan.end)? {
-            Frame::Whole { body, next } => {
-                match Record::decode(&body) {
-                    Ok(record) => {
-                        found.cursors.extend_from_slice(record.cursors());
-                        match record {
-                            Record::Event(event) => scan.last_seq = scan.last_seq.max(event.seq),
-                            Record::Checkpoint(_) => scan.has_checkpoint = true,
-                            Record::Cursor(_) => {}
-                        }
-                    }
-                    Err(error) => found.damage.push(format!("{} at {}: {error}", path.display(), scan.end)),
-                }
-                scan.end = next;
-            }
-            Frame::Damaged { next } => {
-                let lost = next - scan.end;
-                found.damage.push(format!("{}: {lost} bytes at {} are damaged", path.display(), scan.end));
-                scan.end = next;
-            }
-            Frame::End { rest } => return Ok(Scan { torn_bytes: rest, ..scan }),
-        }
-    }
-}
-
-/// What can be counted. A segment on a worn-out place of the flash must not stand in the way of new events.
-fn count_unacknowledged(path: &Path, acked: u64) -> Vec<(Kind, u64)> {
-    let mut counts = [0; Kind::ALL.len()];
-    let mut offset = segment::HEADER_BYTES;
-    let Ok(file) = File::open(path) else { return Vec::new() };
-    loop {
-        offset = match segment::read_frame(&file, offset) {
-            Ok(Frame::Whole { body, next }) => {
-                if let Ok(Record::Event(event)) = Record::decode(&body)
-                    && event.seq > acked
-                    && let Some(kind) = event.kind()
-                {
-                    counts[kind.index()] += 1;
-                }
-                next
-            }
-            Ok(Frame::Damaged { next }) => next,
-            Ok(Frame::End { .. }) | Err(_) => break,
-        };
-    }
-    let counts = Kind::ALL.into_iter().map(|kind| (kind, counts[kind.index()]));
-    counts.filter(|(_, events)| *events > 0).collect()
+/// Whether reading again cannot help: the file is gone, or the flash under it (`read(2)`, and what file systems with
+/// checksums say).
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EIO | Errno::ENOENT | Errno::EBADMSG | Errno::EUCLEAN)
+    )
 }
 
 /// Makes the names in a directory durable.

@@ -13,6 +13,9 @@ use uuid::Uuid;
 use super::lane::sync_directory;
 use super::segment::MAX_SEQ;
 
+/// Clock offsets are kept for so many boots. A board without a battery adds one at every start, for as long as it lives.
+pub const BOOTS_KEPT: usize = 64;
+
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,6 +62,13 @@ impl State {
     /// The offset of a boot whose clock was set only after events had been recorded.
     pub fn boot_offset_us(&self, boot: Uuid) -> Option<i64> {
         self.boots.iter().find(|known| known.boot == boot).map(|known| known.offset_us)
+    }
+
+    /// Adds the offset of a boot in place of what was known of it, and forgets the oldest beyond [`BOOTS_KEPT`].
+    pub fn add_boot(&mut self, offset: BootOffset) {
+        self.boots.retain(|known| known.boot != offset.boot);
+        self.boots.push(offset);
+        self.boots.drain(..self.boots.len().saturating_sub(BOOTS_KEPT));
     }
 
     /// Reads the file. None there yet is a fresh state; a damaged one is an error to report, and a fresh state serves.

@@ -291,7 +291,7 @@ fn foreign_and_zeroed_files_do_not_stop_the_agent() {
 fn offsets_of_boots_do_not_grow_for_ever_and_the_newest_stay() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
-    let boots: Vec<_> = (0..BOOTS_KEPT as u128 + 10).map(Uuid::from_u128).collect();
+    let boots: Vec<_> = (0..state::BOOTS_KEPT as u128 + 10).map(Uuid::from_u128).collect();
     for boot in &boots {
         spool.add_boot_offset(BootOffset { boot: *boot, offset_us: 1 }).unwrap();
     }
@@ -313,6 +313,21 @@ fn a_segment_that_cannot_be_read_is_given_up_like_any_other() {
         spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
     }
     assert!(fs::symlink_metadata(&first).is_err());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_does_not_keep_the_later_ones_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 64 * 1024).unwrap();
+    for _ in 0..40 {
+        spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
+    }
+    spool.sync(Lane::Low).unwrap();
+    let first = directory.path().join("spool/low/00000000000000000001.seg");
+    fs::remove_file(&first).unwrap();
+    let (events, damage) = read_all(&spool, Lane::Low);
+    assert_eq!(events.last().map(|(seq, _)| *seq), Some(40));
+    assert_eq!(damage.len(), 1, "{damage:?}");
 }
 
 #[test]
