@@ -3,13 +3,17 @@
 # Where cargo puts what it builds; CARGO_TARGET_DIR and cargo's own configuration are respected.
 TARGET_DIR = $(shell cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
-.PHONY: help demo test check bench deb
+# How long `make fuzz` stays with each target.
+FUZZ_SECONDS ?= 30
+
+.PHONY: help demo test check bench fuzz deb
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
 	@echo "make test   build and run every test, end to end against real brokers included"
 	@echo "make check  formatting, lints, dependencies, documentation"
 	@echo "make bench  measure the idle agent: CPU and memory"
+	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
 
 demo:
@@ -33,6 +37,10 @@ check:
 bench:
 	cargo build --release --locked -p edgewarden
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+
+fuzz:
+	scripts/setup-fuzz.sh
+	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 deb:
 	@echo "make deb: not yet: the Debian packages are not made here so far" >&2

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{error, info, warn};
 
 use crate::collectors;
@@ -146,23 +147,19 @@ impl Running {
     /// Handles signals until one says stop, and feeds the watchdog while the recorder lives.
     async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) {
         notify(&[NotifyState::Ready]);
-        let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+        // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
+        let mut watchdog = sd_notify::watchdog_enabled().map(|period| every(period / 2));
+        let mut identity_retry = every(IDENTITY_RETRY);
         loop {
-            let feed = async {
-                match watchdog {
-                    Some(period) => tokio::time::sleep(period).await,
-                    None => std::future::pending().await,
-                }
-            };
             let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
-                () = feed => if recorder.is_finished() {
+                () = tick(&mut watchdog) => if recorder.is_finished() {
                     error!("the recorder is gone; nothing would be kept");
                     return;
                 } else {
                     notify(&[NotifyState::Watchdog]);
                 },
-                () = tokio::time::sleep(IDENTITY_RETRY), if has_no_identity => {
+                _ = identity_retry.tick(), if has_no_identity => {
                     self.endpoint.send_replace(endpoint(&self.config, &self.root));
                 }
                 _ = signals.hangup.recv() => self.reload().await,
@@ -290,6 +287,21 @@ fn serve_status(state_directory: &Path, sources: status::Sources, tasks: &mut Jo
             tasks.spawn(status::serve(listener, sources));
         }
         Err(error) => warn!("`edgewarden status` will not work: cannot listen on {}: {error}", path.display()),
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    // A period of zero would be a panic, and no systemd asks for less than a millisecond.
+    let period = period.max(Duration::from_millis(1));
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn tick(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -30,6 +30,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// How long a connection may take to be made, TLS included: a slow mobile link needs some seconds.
 const CONNECT_SECONDS: u64 = 20;
 
+/// How long the files of a connection may take to be read: one may be a pipe, or on a server that is gone.
+const READ_FILES: Duration = Duration::from_secs(30);
+
 /// What a message costs beyond its text: fixed header, topic, packet id.
 const PACKET_OVERHEAD_BYTES: usize = 1024;
 
@@ -159,7 +162,12 @@ impl Link {
         let endpoint_ = endpoint.clone();
         // Reading certificates is file I/O and parsing a key is work; neither belongs on the runtime's thread.
         let options = tokio::task::spawn_blocking(move || endpoint_.options(window));
-        let options = options.await.map_err(|error| error.to_string())??;
+        let options = tokio::time::timeout(READ_FILES, options).await;
+        let options = options.map_err(|_| {
+            "the certificates, the key or the password file cannot be read: the disk or a \
+                                           pipe does not answer"
+        })?;
+        let options = options.map_err(|error| error.to_string())??;
         let (client, mut events) = AsyncClient::new(options, usize::from(window) * 2);
         let mut network = NetworkOptions::new();
         network.set_connection_timeout(CONNECT_SECONDS);

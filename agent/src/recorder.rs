@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,8 +71,8 @@ struct Shared {
 /// Lost events by lane, cause and kind.
 type LostTable = [[[u64; Kind::ALL.len()]; Cause::ALL.len()]; 2];
 
-/// What the last reports said in all.
-#[derive(Debug, Default)]
+/// What the reports that are in the spool said in all.
+#[derive(Clone, Copy, Debug, Default)]
 struct Reported {
     collected: [u64; 2],
     lost: LostTable,
@@ -172,7 +172,8 @@ impl Recorder {
         }
     }
 
-    fn record(&self, draft: Draft, settings: &Settings) {
+    /// Whether everything of the draft is in the spool.
+    fn record(&self, draft: Draft, settings: &Settings) -> bool {
         let lane =
             draft.payload.as_ref().and_then(|payload| lane_of(payload.kind(), draft.security_relevant, settings));
         let (Some(payload), Some(lane)) = (draft.payload, lane) else {
@@ -182,7 +183,7 @@ impl Recorder {
             {
                 warn!("cannot keep how far a source was read: {error}; after a restart it is read again");
             }
-            return;
+            return false;
         };
         let kind = payload.kind();
         let events = match payload.to_items() {
@@ -190,9 +191,11 @@ impl Recorder {
             Err(error) => {
                 error!("cannot serialise a {} event: {error}", kind.name());
                 self.counts.add_collected(lane, kind, 1);
-                return self.counts.add_lost(lane, kind, Cause::DiskError, 1);
+                self.counts.add_lost(lane, kind, Cause::DiskError, 1);
+                return false;
             }
         };
+        let mut all_stored = true;
         self.counts.add_collected(lane, kind, events.len() as u64);
         let last = events.len().saturating_sub(1);
         for (index, items) in events.into_iter().enumerate() {
@@ -212,9 +215,11 @@ impl Recorder {
                     self.count_dropped(&dropped);
                     self.counts.add_lost(lane, kind, Cause::DiskError, 1);
                     error!("cannot write a {} event to the spool: {error}; it is lost and counted", kind.name());
+                    all_stored = false;
                 }
             }
         }
+        all_stored
     }
 
     fn count_dropped(&self, dropped: &Dropped) {
@@ -245,7 +250,8 @@ impl Recorder {
         }
     }
 
-    /// Loss is an event: one item per queue that lost something since the last report.
+    /// Loss is an event: one item per queue that lost something since the last report. A report that finds no room on
+    /// the disk has told nobody, so the next one says the same and more.
     fn report_losses(&mut self) {
         let settings = self.settings.borrow().clone();
         for (kind, events) in self.overflow.take() {
@@ -253,18 +259,24 @@ impl Recorder {
             self.counts.add_collected(lane, kind, events);
             self.counts.add_lost(lane, kind, Cause::Overrun, events);
         }
-        if let Some(payload) = self.counts.take_report() {
+        if let Some((payload, said)) = self.counts.report() {
             let mut draft = Draft::new(self.clock.now(), payload);
             draft.security_relevant = true;
-            self.record(draft, &settings);
+            if self.record(draft, &settings) {
+                *self.counts.reported() = said;
+            }
         }
     }
 }
 
 impl Counts {
-    /// The losses since the last report, `None` when there are none.
-    fn take_report(&self) -> Option<Payload> {
-        let mut reported = self.0.reported.lock().unwrap_or_else(PoisonError::into_inner);
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.0.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The losses since the last report, `None` when there are none, and what has been reported with this one.
+    fn report(&self) -> Option<(Payload, Reported)> {
+        let mut reported = *self.reported();
         let lost = self.lost();
         let mut items = Vec::new();
         for lane in Lane::ALL {
@@ -289,7 +301,7 @@ impl Counts {
                 items.push(item);
             }
         }
-        (!items.is_empty()).then_some(Payload::DroppedEventsStatistics(items))
+        (!items.is_empty()).then_some((Payload::DroppedEventsStatistics(items), reported))
     }
 }
 
@@ -330,5 +342,40 @@ impl Timers {
     fn next(&self) -> Instant {
         let syncs = self.sync.into_iter().flatten();
         syncs.chain([self.store_acknowledged, self.report_losses]).min().unwrap_or(self.report_losses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use collector_common::collector::channel;
+    use collector_common::root::Root;
+
+    use super::*;
+
+    #[test]
+    fn a_report_of_losses_that_the_disk_refused_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        let (out, queue) = channel(BTreeMap::new());
+        let (_sender, settings) = watch::channel(Arc::new(Settings::default()));
+        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
+        let (overflow, kept) = (out.losses(), spool.clone());
+        let mut recorder = Recorder { spool, settings, queue, overflow, counts, clock };
+        // A directory stands where a segment is to be written, as a full disk would.
+        let in_the_way = directory.path().join("spool/high/00000000000000000001.new");
+        fs::create_dir(&in_the_way).unwrap();
+        out.lost(Kind::Login, 3);
+        recorder.report_losses();
+        fs::remove_dir(&in_the_way).unwrap();
+        recorder.report_losses();
+        recorder.report_losses();
+        kept.sync(Lane::High).unwrap();
+        let read = || kept.read(Lane::High, &mut Vec::new()).unwrap();
+        let told = read().unwrap();
+        assert!(told.items.concat().contains(r#""Login.overrun":"3""#), "{told:?}");
+        assert_eq!(read(), None, "it was said once already");
     }
 }

@@ -27,6 +27,7 @@
 
 mod lane;
 pub mod record;
+mod scan;
 mod segment;
 pub mod state;
 
@@ -46,6 +47,7 @@ use uuid::Uuid;
 
 use lane::LaneFiles;
 use record::{Record, StoredCursor, StoredEvent};
+use scan::keep_newest;
 use state::{BootOffset, Mark, State};
 
 /// A full segment: bytes. A smaller quota gets smaller segments, so that dropping one does not drop everything.
@@ -149,7 +151,10 @@ impl Spool {
             keep_newest(&mut cursors, found.cursors);
             Ok(files)
         };
-        let lanes = [open_lane(Lane::High)?, open_lane(Lane::Low)?];
+        let mut lanes = [open_lane(Lane::High)?, open_lane(Lane::Low)?];
+        for (files, acked) in lanes.iter_mut().zip(state.acked) {
+            files.never_reuse(acked);
+        }
         let cursor_version = cursors.values().map(|cursor: &StoredCursor| cursor.version).max().unwrap_or(0);
         opened.cursors = cursors.values().map(|cursor| (cursor.source.clone(), cursor.place.clone())).collect();
         let synced = lanes.each_ref().map(|lane| lane.synced_seq);
@@ -269,8 +274,7 @@ impl Spool {
     /// Keeps for good what the clock of a boot turned out to be.
     pub fn add_boot_offset(&self, offset: BootOffset) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.state.boots.retain(|known| known.boot != offset.boot);
-        inner.state.boots.push(offset);
+        inner.state.add_boot(offset);
         inner.store_state()
     }
 
@@ -347,8 +351,7 @@ impl Inner {
     fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
         while self.bytes() >= self.quota_bytes && self.drop_oldest(dropped)? {}
         let segment_bytes = SEGMENT_BYTES.min(self.quota_bytes / 8);
-        let tail_bytes = self.lanes[lane.index()].tail_bytes();
-        if tail_bytes == 0 || tail_bytes >= segment_bytes {
+        if self.lanes[lane.index()].needs_segment(segment_bytes) {
             self.begin_segment(lane)?;
         }
         self.lanes[lane.index()].append(record)
@@ -362,7 +365,7 @@ impl Inner {
     fn drop_oldest(&mut self, dropped: &mut Dropped) -> io::Result<bool> {
         for lane in [Lane::Low, Lane::High] {
             let acked = self.state.acked[lane.index()];
-            if self.lanes[lane.index()].next_seq == 1 {
+            if !self.lanes[lane.index()].holds_event() {
                 continue;
             }
             let lost = match self.lanes[lane.index()].drop_oldest(acked)? {
@@ -393,15 +396,6 @@ impl Inner {
         self.state.store(&self.directory.join("state.json"))?;
         self.state_is_dirty = false;
         Ok(())
-    }
-}
-
-fn keep_newest(cursors: &mut BTreeMap<String, StoredCursor>, found: Vec<StoredCursor>) {
-    for cursor in found {
-        let is_newer = cursors.get(&cursor.source).is_none_or(|known| known.version < cursor.version);
-        if is_newer {
-            cursors.insert(cursor.source.clone(), cursor);
-        }
     }
 }
 

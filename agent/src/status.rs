@@ -154,7 +154,7 @@ impl Sources {
         let seconds_since = |then: &Reading| {
             (then.boot == now.boot && then.boottime_us > 0)
                 .then(|| now.boottime_us.saturating_sub(then.boottime_us) / 1_000_000)
-                .or_else(|| u64::try_from((now.wall_us - then.wall_us) / 1_000_000).ok())
+                .or_else(|| u64::try_from(now.wall_us.saturating_sub(then.wall_us) / 1_000_000).ok())
         };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -118,7 +118,12 @@ impl Uplink {
                 continue;
             };
             let (before, opened) = (self.status.get(), Instant::now());
-            let end = match Link::open(&endpoint, WINDOW_MESSAGES).await {
+            let opening = tokio::select! {
+                opening = Link::open(&endpoint, WINDOW_MESSAGES) => opening,
+                _ = stop.changed() => continue,
+                changed = self.endpoint.changed() => if changed.is_err() { return } else { continue },
+            };
+            let end = match opening {
                 Ok(link) => self.session(link, &mut stop).await,
                 Err(why) => End::Broken(why),
             };
@@ -284,13 +289,57 @@ async fn sleep_until(wake: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use collector_common::clock::Clock;
+    use collector_common::root::Root;
+
     use super::*;
+    use crate::render::Renderer;
 
     #[test]
     fn repeated_takeovers_are_named() {
         let why = || "closed by peer".to_owned();
         assert_eq!(suspect_takeover(why(), 2, "press-17"), "closed by peer");
         assert!(suspect_takeover(why(), 3, "press-17").ends_with("does another device use the id press-17?"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_a_file_that_never_answers() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("password");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let clock = Clock::new(&Root::host());
+        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        let endpoint = Endpoint {
+            host: "localhost".to_owned(),
+            port: 1,
+            is_tls: false,
+            client_id: "press-17".to_owned(),
+            topic: "t".to_owned(),
+            ca_file: None,
+            identity_files: None,
+            username: Some("press-17".to_owned()),
+            password_file: Some(pipe.clone()),
+        };
+        let (_endpoint, endpoint) = watch::channel(Some(endpoint));
+        let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
+        let (stop, stop_seen) = watch::channel(false);
+        let uplink = Uplink {
+            spool: spool.clone(),
+            batcher: Batcher::new(spool.clone(), Renderer::new(spool, clock), uuid::Uuid::nil()),
+            endpoint,
+            settings,
+            status: LinkStatus::default(),
+            flush: Arc::new(Notify::new()),
+            started: clock.now(),
+        };
+        let running = tokio::spawn(uplink.run(stop_seen));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        running.await.unwrap();
+        // Lets go the thread that reads the pipe.
+        std::fs::File::options().write(true).open(&pipe).unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! is sent is worked out later, when the boot's true offset may be known (`CLOCK_BOOTTIME`, `clock_gettime(2)`).
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Clock {
 
     /// What to add to the boot time to get the wall time, now: microseconds.
     pub fn offset_us(&self) -> i64 {
-        wall_us() - i64::try_from(boottime_us()).unwrap_or(i64::MAX)
+        wall_us().saturating_sub(i64::try_from(boottime_us()).unwrap_or(i64::MAX))
     }
 }
 
@@ -81,18 +81,20 @@ pub fn is_plausible(wall_us: i64) -> bool {
     wall_us >= EARLIEST_PLAUSIBLE_US
 }
 
+/// The standard library's clock has 64 bits on every machine; the C library's would end in 2038 on 32-bit ones.
 fn wall_us() -> i64 {
-    i64::try_from(read(ClockId::CLOCK_REALTIME).as_micros()).unwrap_or(i64::MAX)
+    let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => micros(since),
+        Err(before) => -micros(before.duration()),
+    }
 }
 
+/// The clock exists on every kernel this program can run on, so an error can only mean a sandbox that forbids the call;
+/// zero then says that the boot time is not known.
 fn boottime_us() -> u64 {
-    u64::try_from(read(ClockId::CLOCK_BOOTTIME).as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Both clocks exist on every kernel this program can run on, so an error can only mean a sandbox that forbids the
-/// call; zero then makes the time implausible, which is what it is.
-fn read(id: ClockId) -> Duration {
-    clock_gettime(id).map(Duration::from).unwrap_or_default()
+    let boottime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    u64::try_from(boottime.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -32,10 +32,41 @@ pub enum PrintError {
 }
 
 fn json_line(row: &Row) -> io::Result<String> {
-    serde_json::to_string(row).map_err(io::Error::other)
+    serde_json::to_string(row).map(escaped).map_err(io::Error::other)
 }
 
-/// JSON text has no raw control characters, and a device id is refused with one, so a line is one line.
+/// JSON text has no line ends inside, so a line is one line.
 fn text_line(row: &Row) -> String {
-    format!("{} {} {} {}", row.time_stamp, row.device_id, row.raw_event_name, row.event_details)
+    escaped(format!("{} {} {} {}", row.time_stamp, row.device_id, row.raw_event_name, row.event_details))
+}
+
+/// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them: a device must
+/// not speak to the terminal of who looks at its events. Escaped they are the same JSON.
+fn escaped(line: String) -> String {
+    if !line.contains(char::is_control) {
+        return line;
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    for char in line.chars() {
+        if char.is_control() {
+            out += &format!("\\u{:04x}", u32::from(char));
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_cannot_speak_to_a_terminal_and_json_stays_the_same() {
+        let line = serde_json::to_string("a\u{1b}[2J\u{9b}2J\u{7f}é\u{2028}").unwrap();
+        let safe = escaped(line.clone());
+        assert_eq!(safe, "\"a\\u001b[2J\\u009b2J\\u007fé\u{2028}\"");
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), serde_json::from_str::<String>(&line).unwrap());
+        assert_eq!(escaped("plain".to_owned()), "plain");
+    }
 }

@@ -12,15 +12,24 @@ pub mod image;
 pub mod poll;
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use collector_common::collector::{
     Closed, Collector, Context, Draft, Failure, ProcessBackend, Running, Settings, Survey,
 };
 use collector_common::event::kind::Kind;
-use collector_common::event::payload::{self, Payload};
+use collector_common::event::payload::{self, Diagnostic, Payload, Severity};
 use collector_common::root::Root;
 use collector_common::sys::connector::Connector;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// No process takes this long to be read unless it wants to.
+const HELD_UP: Duration = Duration::from_secs(30);
+
+/// How many processes are read ahead of what has room in the queue.
+const IMAGES_WAITING: usize = 16;
 
 /// The collector.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,17 +131,33 @@ async fn other_backend_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wan
     }
 }
 
-/// Says of every program that already runs that it does. `/proc` waits for us, so the events may wait for room.
+/// Says of every program that already runs that it does. The events may wait for room, but reading may not hold up the
+/// runtime: a process whose memory lies on a file system of its own answers a look at its arguments when it likes. So
+/// a thread reads, and is left behind when it does not come back.
 async fn report_running(cx: &Context) -> Result<(), Closed> {
-    let pids = poll::pids(&cx.root).unwrap_or_default();
-    for entry in pids {
-        let image = image::Image::read(&cx.root, entry.pid);
-        if image.is_program() {
-            let event = event::snapshot(entry.pid, &image);
-            cx.out.send(draft(cx, event)).await?;
-        }
-    }
-    Ok(())
+    let (found, mut images) = mpsc::channel(IMAGES_WAITING);
+    let root = cx.root.clone();
+    let read = move || {
+        let mut rest = poll::pids(&root).unwrap_or_default().into_iter();
+        let look = |entry: poll::Entry| (entry.pid, image::Image::read(&root, entry.pid));
+        while rest.next().is_some_and(|entry| found.blocking_send(look(entry)).is_ok()) {}
+    };
+    let thread = thread::Builder::new().name("exec-snapshot".to_owned()).stack_size(connector::STACK_BYTES).spawn(read);
+    let why = match thread {
+        Ok(_left_alone) => loop {
+            match timeout(HELD_UP, images.recv()).await {
+                Ok(Some((pid, image))) if image.is_program() => {
+                    cx.out.send(draft(cx, event::snapshot(pid, &image))).await?;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(_) => break "a process holds up whoever reads its files in /proc".to_owned(),
+            }
+        },
+        Err(error) => format!("no thread could be started: {error}"),
+    };
+    let message = format!("the programs that already run are not all reported: {why}");
+    cx.out.send(Draft::alarm(cx.clock.now(), Diagnostic::new(Severity::Warning, message))).await
 }
 
 /// The event of an exec that was noticed just now.
@@ -145,13 +170,10 @@ pub mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::process::{Command, Stdio};
-    use std::time::Duration;
 
     use collector_common::clock::Clock;
     use collector_common::collector::{LoginSource, State, StateSlot, channel};
     use collector_common::event::payload::ProcessCreate as Event;
-    use tokio::sync::mpsc;
-    use tokio::time::timeout;
 
     /// A context of this machine, and the events that come out of it.
     pub fn context(process_backend: ProcessBackend) -> (Context, mpsc::Receiver<Draft>) {

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use collector_common::clock::Reading;
 use collector_common::event::kind::{Kind, Lane};
 
+use nix::errno::Errno;
+
 use super::record::{Record, StoredCursor, StoredEvent};
+use super::scan::{Found, count_unacknowledged, scan, scan_whole};
 use super::segment::{self, Frame};
 
 /// One lane. All numbers of events are counted from 1 and have no gaps.
@@ -19,6 +22,7 @@ pub struct LaneFiles {
     directory: PathBuf,
     /// In order of their first event; the last one is appended to.
     segments: Vec<Segment>,
+    /// The last segment, once it begins with a checkpoint that can be read: only then may older ones be deleted.
     tail: Option<Arc<File>>,
     /// The number the next event gets.
     pub next_seq: u64,
@@ -44,15 +48,6 @@ struct Reader {
     offset: u64,
 }
 
-/// What was found when a lane was opened.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The cursors in its last segment.
-    pub cursors: Vec<StoredCursor>,
-    /// What is lost or strange, one sentence each.
-    pub damage: Vec<String>,
-}
-
 impl LaneFiles {
     /// Opens a lane, cuts off what a crash left half written, and finds where it ends.
     pub fn open(lane: Lane, directory: PathBuf) -> io::Result<(LaneFiles, Found)> {
@@ -61,6 +56,10 @@ impl LaneFiles {
         let mut segments = Vec::new();
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == segment::UNFINISHED) {
+                fs::remove_file(&path)?;
+                continue;
+            }
             match segment::first_seq(&path) {
                 Some(first_seq) => segments.push(Segment { first_seq, bytes: fs::metadata(&path)?.len() }),
                 None => found.damage.push(format!("{} is not a file of the spool; it is left alone", path.display())),
@@ -84,8 +83,8 @@ impl LaneFiles {
         Ok((files, found))
     }
 
-    /// Reads the last segment, and the ones before it as far back as the newest checkpoint: a crash may have come
-    /// between the making of a segment and its checkpoint.
+    /// Reads the last segment, and the ones before it as far back as the newest checkpoint: the last one's may be
+    /// damaged. Then nothing is appended to it, so that the next one begins with a checkpoint.
     fn recover_tail(&mut self, found: &mut Found) -> io::Result<()> {
         let Some(last) = self.segments.last_mut() else { return Ok(()) };
         let path = segment::path(&self.directory, last.first_seq);
@@ -102,8 +101,8 @@ impl LaneFiles {
         file.sync_data()?;
         last.bytes = scan.end;
         self.next_seq = last.first_seq.max(scan.last_seq.saturating_add(1));
-        self.tail = Some(Arc::new(file));
         let mut has_checkpoint = scan.has_checkpoint;
+        self.tail = has_checkpoint.then(|| Arc::new(file));
         for older in self.segments.iter().rev().skip(1) {
             if has_checkpoint {
                 break;
@@ -124,9 +123,20 @@ impl LaneFiles {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Bytes of the segment that is appended to.
-    pub fn tail_bytes(&self) -> u64 {
-        self.segments.last().map_or(0, |segment| segment.bytes)
+    /// Whether the next record needs a new segment, when one is full at so many bytes.
+    pub fn needs_segment(&self, segment_bytes: u64) -> bool {
+        self.tail.is_none() || self.segments.last().is_none_or(|tail| tail.bytes >= segment_bytes)
+    }
+
+    /// Whether there is an event that could be given up.
+    pub fn holds_event(&self) -> bool {
+        self.first_kept() < self.next_seq
+    }
+
+    /// Numbers up to this one were given before, whatever became of the events: they are never given again.
+    pub fn never_reuse(&mut self, acked: u64) {
+        self.next_seq = self.next_seq.max(acked + 1);
+        self.synced_seq = self.next_seq - 1;
     }
 
     /// Events that are kept and not read yet.
@@ -143,21 +153,21 @@ impl LaneFiles {
         later.sum::<u64>().saturating_sub(reader.offset)
     }
 
-    /// Begins a new segment whose first record is what all sources were read up to.
+    /// Begins a new segment whose first record is what all sources were read up to. It takes the place of one that
+    /// holds no event, such as one that is full of cursors.
     pub fn begin_segment(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
-        if self.tail_bytes() > 0 && self.segments.last().is_some_and(|last| last.first_seq == self.next_seq) {
-            return Ok(()); // It holds no event yet.
-        }
-        let path = segment::path(&self.directory, self.next_seq);
-        let file = segment::create(&path, self.lane, self.next_seq)?;
-        if let Some(old) = self.tail.replace(Arc::new(file)) {
+        if let Some(old) = &self.tail {
             old.sync_data()?;
         }
-        self.segments.push(Segment { first_seq: self.next_seq, bytes: segment::HEADER_BYTES });
-        sync_directory(&self.directory)?;
-        self.append(&Record::Checkpoint(cursors))?;
-        // Only now may the older segments go, with the cursors in them.
-        self.tail.as_ref().map_or(Ok(()), |tail| tail.sync_data())
+        let checkpoint = Record::Checkpoint(cursors).encode().map_err(io::Error::other)?;
+        let path = segment::path(&self.directory, self.next_seq);
+        let (file, bytes) = segment::create(&path, self.lane, self.next_seq, &checkpoint)?;
+        self.segments.retain(|old| old.first_seq != self.next_seq);
+        self.segments.push(Segment { first_seq: self.next_seq, bytes });
+        self.tail = Some(Arc::new(file));
+        self.reader = None;
+        // Only then may the older segments go, with the cursors in them.
+        sync_directory(&self.directory)
     }
 
     /// Appends a record. An event must carry [`LaneFiles::next_seq`]. When it fails, the file is as it was before.
@@ -194,8 +204,19 @@ impl LaneFiles {
     pub fn read(&mut self, damage: &mut Vec<String>) -> io::Result<Option<StoredEvent>> {
         self.read_seq = self.read_seq.max(self.first_kept());
         while self.read_seq <= self.synced_seq {
-            let Some(mut reader) = self.take_reader()? else { return Ok(None) };
-            match segment::read_frame(&reader.file, reader.offset)? {
+            let (mut reader, frame) = match self.next_frame() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(None),
+                Err(error) if is_lasting(&error) && self.skip_segment() => {
+                    damage.push(format!(
+                        "a segment of {} cannot be read, its events are lost: {error}",
+                        self.lane.name()
+                    ));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match frame {
                 Frame::Whole { body, next } => {
                     reader.offset = next;
                     self.reader = Some(reader);
@@ -222,6 +243,20 @@ impl LaneFiles {
             }
         }
         Ok(None)
+    }
+
+    fn next_frame(&mut self) -> io::Result<Option<(Reader, Frame)>> {
+        let Some(reader) = self.take_reader()? else { return Ok(None) };
+        let frame = segment::read_frame(&reader.file, reader.offset)?;
+        Ok(Some((reader, frame)))
+    }
+
+    /// Goes on behind the segment that holds `read_seq`, if it is not the last one.
+    fn skip_segment(&mut self) -> bool {
+        let next = self.segments.iter().find(|segment| segment.first_seq > self.read_seq);
+        let Some(next) = next.map(|segment| segment.first_seq) else { return false };
+        (self.read_seq, self.reader) = (next, None);
+        true
     }
 
     /// The reader of the segment that holds `read_seq`.
@@ -269,7 +304,8 @@ impl LaneFiles {
     /// Deletes the segments that hold nothing but acknowledged events. The last one stays: it is appended to, and its
     /// name keeps the numbers going on.
     pub fn forget(&mut self, acked: u64) -> io::Result<()> {
-        while let [oldest, next, ..] = self.segments.as_slice()
+        while self.tail.is_some()
+            && let [oldest, next, ..] = self.segments.as_slice()
             && next.first_seq <= acked + 1
         {
             fs::remove_file(segment::path(&self.directory, oldest.first_seq))?;
@@ -283,76 +319,20 @@ impl LaneFiles {
     pub fn drop_oldest(&mut self, acked: u64) -> io::Result<Option<Vec<(Kind, u64)>>> {
         let [oldest, _, ..] = self.segments.as_slice() else { return Ok(None) };
         let path = segment::path(&self.directory, oldest.first_seq);
-        let lost = count_unacknowledged(&path, acked)?;
+        let lost = count_unacknowledged(&path, acked);
         fs::remove_file(&path)?;
         self.segments.remove(0);
         Ok(Some(lost))
     }
 }
 
-/// What lies in a segment.
-#[derive(Default)]
-struct Scan {
-    last_seq: u64,
-    has_checkpoint: bool,
-    /// Behind the last whole frame.
-    end: u64,
-    torn_bytes: u64,
-}
-
-fn scan_whole(path: &Path, found: &mut Found) -> io::Result<Scan> {
-    scan(&File::open(path)?, path, found)
-}
-
-fn scan(file: &File, path: &Path, found: &mut Found) -> io::Result<Scan> {
-    let mut scan = Scan { end: segment::HEADER_BYTES, ..Scan::default() };
-    loop {
-        match segment::read_frame(file, scan.end)? {
-            Frame::Whole { body, next } => {
-                match Record::decode(&body) {
-                    Ok(record) => {
-                        found.cursors.extend_from_slice(record.cursors());
-                        match record {
-                            Record::Event(event) => scan.last_seq = scan.last_seq.max(event.seq),
-                            Record::Checkpoint(_) => scan.has_checkpoint = true,
-                            Record::Cursor(_) => {}
-                        }
-                    }
-                    Err(error) => found.damage.push(format!("{} at {}: {error}", path.display(), scan.end)),
-                }
-                scan.end = next;
-            }
-            Frame::Damaged { next } => {
-                let lost = next - scan.end;
-                found.damage.push(format!("{}: {lost} bytes at {} are damaged", path.display(), scan.end));
-                scan.end = next;
-            }
-            Frame::End { rest } => return Ok(Scan { torn_bytes: rest, ..scan }),
-        }
-    }
-}
-
-fn count_unacknowledged(path: &Path, acked: u64) -> io::Result<Vec<(Kind, u64)>> {
-    let mut counts = [0; Kind::ALL.len()];
-    let file = File::open(path)?;
-    let mut offset = segment::HEADER_BYTES;
-    loop {
-        match segment::read_frame(&file, offset)? {
-            Frame::Whole { body, next } => {
-                offset = next;
-                if let Ok(Record::Event(event)) = Record::decode(&body)
-                    && event.seq > acked
-                    && let Some(kind) = event.kind()
-                {
-                    counts[kind.index()] += 1;
-                }
-            }
-            Frame::Damaged { next } => offset = next,
-            Frame::End { .. } => break,
-        }
-    }
-    let counts = Kind::ALL.into_iter().map(|kind| (kind, counts[kind.index()]));
-    Ok(counts.filter(|(_, events)| *events > 0).collect())
+/// Whether reading again cannot help: the file is gone, or the flash under it (`read(2)`, and what file systems with
+/// checksums say).
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EIO | Errno::ENOENT | Errno::EBADMSG | Errno::EUCLEAN)
+    )
 }
 
 /// Makes the names in a directory durable.

@@ -8,6 +8,8 @@ use collector_common::event::kind::Kind;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::segment::MAX_SEQ;
+
 /// One thing that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
@@ -65,7 +67,10 @@ impl Record {
 
     /// Reads a body whose checksum was right. An error means a format this version does not know.
     pub fn decode(body: &[u8]) -> Result<Record, String> {
-        postcard::from_bytes(body).map_err(|error| error.to_string())
+        match postcard::from_bytes(body).map_err(|error| error.to_string())? {
+            Record::Event(event) if event.seq > MAX_SEQ => Err(format!("no event can have the number {}", event.seq)),
+            record => Ok(record),
+        }
     }
 
     /// The cursors in it.

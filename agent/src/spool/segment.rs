@@ -1,6 +1,6 @@
 //! Segment files: a header, then frames. `spool.rs` draws the format.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,13 @@ const FRAME_MAGIC: &[u8; 4] = b"EWfr";
 
 /// Length of what stands before the body of a frame: bytes.
 pub const FRAME_HEADER_BYTES: usize = 12;
+
+/// No event has a higher number: one a nanosecond would take 146 years to get there. So a number may be counted on
+/// from without a look at where numbers end.
+pub const MAX_SEQ: u64 = u64::MAX / 4;
+
+/// Extension of a segment that is being made. One that a crash left is worth nothing.
+pub const UNFINISHED: &str = "new";
 
 /// No body is longer: the largest message a hub takes is 256 KiB, and an event must fit in one.
 pub const MAX_BODY_BYTES: usize = 512 * 1024;
@@ -55,14 +62,20 @@ pub fn path(directory: &Path, first_seq: u64) -> PathBuf {
 /// The number in a segment's name; `None` for a file of somebody else.
 pub fn first_seq(path: &Path) -> Option<u64> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-    if stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit()) { stem.parse().ok() } else { None }
+    let number = stem.parse().ok().filter(|_| stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit()));
+    number.filter(|first_seq| *first_seq <= MAX_SEQ)
 }
 
-/// Makes an empty segment. Fails when the file is there already.
-pub fn create(path: &Path, lane: Lane, first_seq: u64) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all_at(&header(lane, first_seq), 0)?;
-    Ok(file)
+/// Makes a segment that holds one record, and tells its length. It appears under its name whole and synced, or not at
+/// all, and takes the place of one of that name; its directory is still to be synced.
+pub fn create(path: &Path, lane: Lane, first_seq: u64, body: &[u8]) -> io::Result<(File, u64)> {
+    let content = [header(lane, first_seq).as_slice(), &frame(body)?].concat();
+    let unfinished = path.with_extension(UNFINISHED);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all_at(&content, 0)?;
+    file.sync_data()?;
+    fs::rename(&unfinished, path)?;
+    Ok((file, content.len() as u64))
 }
 
 /// Whether a file begins as this program would have begun it.
@@ -173,7 +186,8 @@ mod tests {
     fn names_sort_as_numbers_do_and_foreign_files_have_none() {
         let directory = Path::new("/spool/high");
         assert!(path(directory, 9) < path(directory, 10));
-        assert_eq!(first_seq(&path(directory, u64::MAX)), Some(u64::MAX));
+        assert_eq!(first_seq(&path(directory, MAX_SEQ)), Some(MAX_SEQ));
+        assert_eq!(first_seq(&path(directory, MAX_SEQ + 1)), None);
         for foreign in ["1.seg", "lock", "00000000000000000001.seg.bak", "+0000000000000000001.seg"] {
             assert_eq!(first_seq(&directory.join(foreign)), None, "{foreign}");
         }
@@ -183,7 +197,7 @@ mod tests {
     fn a_flipped_bit_costs_one_frame_wherever_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = path(directory.path(), 1);
-        let file = create(&path, Lane::High, 1).unwrap();
+        let (file, _) = create(&path, Lane::High, 1, b"").unwrap();
         let mut whole = header(Lane::High, 1).to_vec();
         for body in [&b"first"[..], b"second", b"third"] {
             whole.extend(frame(body).unwrap());
@@ -203,7 +217,7 @@ mod tests {
     fn random_bytes_are_never_a_frame() {
         let mut random = fastrand::Rng::with_seed(7);
         let directory = tempfile::tempdir().unwrap();
-        let file = create(&path(directory.path(), 1), Lane::Low, 1).unwrap();
+        let (file, _) = create(&path(directory.path(), 1), Lane::Low, 1, b"").unwrap();
         for _ in 0..200 {
             let noise: Vec<u8> = (0..200).map(|_| *random.choice(b"EWfr\0\x01\xff").unwrap()).collect();
             file.write_all_at(&noise, HEADER_BYTES).unwrap();

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::lane::sync_directory;
+use super::segment::MAX_SEQ;
+
+/// Clock offsets are kept for so many boots. A board without a battery adds one at every start, for as long as it lives.
+pub const BOOTS_KEPT: usize = 64;
 
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,10 +64,22 @@ impl State {
         self.boots.iter().find(|known| known.boot == boot).map(|known| known.offset_us)
     }
 
+    /// Adds the offset of a boot in place of what was known of it, and forgets the oldest beyond [`BOOTS_KEPT`].
+    pub fn add_boot(&mut self, offset: BootOffset) {
+        self.boots.retain(|known| known.boot != offset.boot);
+        self.boots.push(offset);
+        self.boots.drain(..self.boots.len().saturating_sub(BOOTS_KEPT));
+    }
+
     /// Reads the file. None there yet is a fresh state; a damaged one is an error to report, and a fresh state serves.
     pub fn load(path: &Path) -> Result<State, String> {
         match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", path.display())),
+            Ok(bytes) => match serde_json::from_slice::<State>(&bytes) {
+                Ok(state) if state.acked.iter().any(|acked| *acked > MAX_SEQ) => {
+                    Err(format!("{}: no event can have a number in {:?}", path.display(), state.acked))
+                }
+                read => read.map_err(|error| format!("{}: {error}", path.display())),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
             Err(error) => Err(format!("{}: {error}", path.display())),
         }

@@ -171,13 +171,92 @@ fn a_crash_before_the_checkpoint_of_a_new_segment_loses_no_cursor() {
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
     spool.append(Lane::High, event("a"), cursor("the place")).unwrap();
     drop(spool);
-    let empty = directory.path().join("spool/high/00000000000000000002.seg");
-    segment::create(&empty, Lane::High, 2).unwrap();
+    fs::write(directory.path().join("spool/high/00000000000000000002.seg"), "").unwrap();
+    fs::write(directory.path().join("spool/high/00000000000000000003.new"), "half").unwrap();
     let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
     assert_eq!(opened.cursors["journal"], "the place");
     spool.append(Lane::High, event("b"), None).unwrap();
     spool.sync(Lane::High).unwrap();
     assert_eq!(read_all(&spool, Lane::High).0.len(), 2);
+    spool.acknowledge(Lane::High, 2).unwrap();
+    drop(spool);
+    let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.cursors["journal"], "the place", "the older segment went and took it along");
+    assert_eq!(opened.damage, [] as [String; 0]);
+}
+
+#[test]
+fn a_number_that_was_acknowledged_is_never_given_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    for text in ["a", "b", "c"] {
+        spool.append(Lane::High, event(text), None).unwrap();
+    }
+    spool.acknowledge(Lane::High, 3).unwrap();
+    spool.store_acknowledged().unwrap();
+    drop(spool);
+    fs::remove_dir_all(directory.path().join("spool/high")).unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("new"), None).unwrap();
+    spool.sync(Lane::High).unwrap();
+    assert_eq!(read_all(&spool, Lane::High).0, [(4, r#"{"Text":"new"}"#.to_owned())]);
+}
+
+#[test]
+fn impossible_numbers_are_damage_and_cost_nothing_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let lane = directory.path().join("spool/low");
+    fs::create_dir_all(&lane).unwrap();
+    fs::write(lane.join(format!("{}.seg", u64::MAX)), "").unwrap();
+    fs::write(
+        directory.path().join("spool/state.json"),
+        format!(r#"{{"acked":[{0},{0}],"marks":[],"boots":[]}}"#, u64::MAX),
+    )
+    .unwrap();
+    let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.damage.len(), 2, "{:?}", opened.damage);
+    spool.append(Lane::Low, event("a"), None).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    assert_eq!(read_all(&spool, Lane::Low).0.len(), 1);
+    let mut last = event("z");
+    last.seq = u64::MAX;
+    assert!(Record::decode(&Record::Event(last).encode().unwrap()).is_err());
+}
+
+#[test]
+fn a_segment_that_could_not_be_begun_is_begun_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    // A directory stands where the new segment is to be written, as a full disk would.
+    let in_the_way = directory.path().join("spool/high/00000000000000000001.new");
+    fs::create_dir(&in_the_way).unwrap();
+    spool.append(Lane::High, event("a"), None).unwrap_err();
+    fs::remove_dir(&in_the_way).unwrap();
+    spool.append(Lane::High, event("b"), None).unwrap();
+    spool.sync(Lane::High).unwrap();
+    assert_eq!(read_all(&spool, Lane::High).0, [(1, r#"{"Text":"b"}"#.to_owned())]);
+}
+
+#[test]
+fn cursors_without_events_do_not_fill_the_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let quota = 32 * 1024;
+    let (spool, _) = Spool::open(directory.path(), quota).unwrap();
+    spool.append(Lane::High, event("a"), None).unwrap();
+    for place in 0..1000 {
+        let place = format!("{place:0100}");
+        let dropped = spool.append_cursor(SourceCursor { source: "journal".to_owned(), place }).unwrap();
+        assert_eq!(dropped, []);
+    }
+    assert!(spool.stats().bytes < quota / 4, "{:?}", spool.stats());
+    spool.append(Lane::Low, event("b"), None).unwrap();
+    for lane in Lane::ALL {
+        spool.sync(lane).unwrap();
+        assert_eq!(read_all(&spool, lane).0.len(), 1);
+    }
+    drop(spool);
+    let (_, opened) = Spool::open(directory.path(), quota).unwrap();
+    assert_eq!(opened.cursors["journal"], format!("{:0100}", 999));
 }
 
 #[test]
@@ -206,6 +285,49 @@ fn foreign_and_zeroed_files_do_not_stop_the_agent() {
     spool.append(Lane::Low, event("a"), None).unwrap();
     spool.sync(Lane::Low).unwrap();
     assert_eq!(read_all(&spool, Lane::Low).0, [(7, r#"{"Text":"a"}"#.to_owned())]);
+}
+
+#[test]
+fn offsets_of_boots_do_not_grow_for_ever_and_the_newest_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let boots: Vec<_> = (0..state::BOOTS_KEPT as u128 + 10).map(Uuid::from_u128).collect();
+    for boot in &boots {
+        spool.add_boot_offset(BootOffset { boot: *boot, offset_us: 1 }).unwrap();
+    }
+    drop(spool);
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let kept: Vec<_> = boots.iter().filter(|boot| spool.boot_offset_us(**boot).is_some()).collect();
+    assert_eq!(kept, boots[10..].iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_given_up_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 32 * 1024).unwrap();
+    spool.append(Lane::Low, event("a"), None).unwrap();
+    let first = directory.path().join("spool/low/00000000000000000001.seg");
+    fs::remove_file(&first).unwrap();
+    std::os::unix::fs::symlink("nowhere", &first).unwrap();
+    for _ in 0..200 {
+        spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
+    }
+    assert!(fs::symlink_metadata(&first).is_err());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_does_not_keep_the_later_ones_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 64 * 1024).unwrap();
+    for _ in 0..40 {
+        spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
+    }
+    spool.sync(Lane::Low).unwrap();
+    let first = directory.path().join("spool/low/00000000000000000001.seg");
+    fs::remove_file(&first).unwrap();
+    let (events, damage) = read_all(&spool, Lane::Low);
+    assert_eq!(events.last().map(|(seq, _)| *seq), Some(40));
+    assert_eq!(damage.len(), 1, "{damage:?}");
 }
 
 #[test]

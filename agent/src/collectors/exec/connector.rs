@@ -2,7 +2,8 @@
 //!
 //! The announcement holds the number of the process and nothing else, so `/proc` is asked in the same breath, by
 //! a thread of its own that runs before the ordinary ones: a program that ends at once would otherwise be gone in
-//! nearly every second case on a busy machine, and a file of `/proc` whose owner holds it up blocks nobody else.
+//! nearly every second case on a busy machine, and a file of `/proc` whose owner holds it up blocks nobody else. Such
+//! a thread is left behind, with an alarm, and another one goes on.
 //!
 //! ```text
 //! kernel --datagram--> thread "exec": recv, read /proc/PID, offer --bounded queue--> recorder
@@ -12,6 +13,8 @@
 //! What the kernel could not keep for us is counted and said.
 
 use std::io::{self, PipeReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +30,7 @@ use tokio::sync::oneshot;
 
 use super::event::process_create;
 use super::image::Image;
-use super::report_running;
+use super::{HELD_UP, report_running};
 
 /// The words for `status` and `check`.
 pub const NAME: &str = "netlink process connector";
@@ -40,7 +43,7 @@ pub const GAP: &str = "a program that ends within a fraction of a millisecond is
 const EVENTS_PER_TURN: usize = 64;
 
 /// The thread reads small files into the heap and calls nothing deep.
-const STACK_BYTES: usize = 256 * 1024;
+pub const STACK_BYTES: usize = 256 * 1024;
 
 /// At most one remark about drops in this time; the count goes on meanwhile.
 const ALARM_INTERVAL: Duration = Duration::from_secs(60);
@@ -52,21 +55,64 @@ pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
     }
     let (stop, _held) = io::pipe().map_err(|error| failure("making a pipe for", &error))?;
     let (ended, end) = oneshot::channel();
-    let mut watch = Watch { root: cx.root.clone(), clock: cx.clock, out: cx.out.clone(), drops: Drops::default() };
+    let reading = Arc::new(Reading::default());
+    let mut watch = Watch {
+        root: cx.root.clone(),
+        clock: cx.clock,
+        out: cx.out.clone(),
+        drops: Drops::default(),
+        reading: Arc::clone(&reading),
+    };
     let work = move || {
         // When this future was dropped, nobody wants to know how the thread ended.
         drop(ended.send(watch.run(&socket, &stop)));
     };
     let builder = thread::Builder::new().name("exec".to_owned()).stack_size(STACK_BYTES);
     builder.spawn(work).map_err(|error| failure("starting a thread for", &error))?;
-    match end.await {
-        Ok(result) => result.map_err(|error| failure("reading", &error)),
-        Err(_) => Err(Failure("the thread that reads the netlink process connector died".to_owned())),
+    tokio::select! {
+        ended = end => match ended {
+            Ok(result) => result.map_err(|error| failure("reading", &error)),
+            Err(_) => Err(Failure("the thread that reads the netlink process connector died".to_owned())),
+        },
+        pid = reading.held_up() => Err(Failure(format!(
+            "process {pid} holds up whoever reads its files in /proc, which hides what others execute: end it"
+        ))),
     }
 }
 
 fn failure(doing: &str, error: &io::Error) -> Failure {
     Failure(format!("{doing} the netlink process connector failed: {error}"))
+}
+
+/// Which process the thread reads now, and whether it is still the same read.
+#[derive(Debug, Default)]
+struct Reading {
+    /// 0 when none.
+    pid: AtomicI32,
+    reads: AtomicU64,
+}
+
+impl Reading {
+    /// Returns the process that was being read in two looks in a row.
+    async fn held_up(&self) -> i32 {
+        let mut before = None;
+        loop {
+            tokio::time::sleep(HELD_UP).await;
+            let now = (self.pid.load(Ordering::Relaxed), self.reads.load(Ordering::Relaxed));
+            if now.0 != 0 && before == Some(now) {
+                return now.0;
+            }
+            before = Some(now);
+        }
+    }
+
+    fn read(&self, root: &Root, pid: i32) -> Image {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.pid.store(pid, Ordering::Relaxed);
+        let image = Image::read(root, pid);
+        self.pid.store(0, Ordering::Relaxed);
+        image
+    }
 }
 
 /// What the thread has.
@@ -75,6 +121,7 @@ struct Watch {
     clock: Clock,
     out: Emitter,
     drops: Drops,
+    reading: Arc<Reading>,
 }
 
 impl Watch {
@@ -118,7 +165,7 @@ impl Watch {
 
     fn report(&self, pid: i32) -> Result<(), Closed> {
         let at = self.clock.now();
-        let image = Image::read(&self.root, pid);
+        let image = self.reading.read(&self.root, pid);
         self.out.offer(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image))))
     }
 
@@ -163,11 +210,30 @@ mod tests {
     use crate::collectors::exec::tests::context;
     use collector_common::collector::ProcessBackend;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_holds_up_its_reader_is_named_and_a_busy_reader_is_not() {
+        let reading = Reading::default();
+        let hour = || tokio::time::sleep(Duration::from_secs(3600));
+        tokio::select! { pid = reading.held_up() => panic!("nobody is read, and {pid} is named"), () = hour() => {} }
+        let busy = async {
+            for pid in 1..1000 {
+                reading.pid.store(pid, Ordering::Relaxed);
+                reading.reads.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(HELD_UP / 2).await;
+            }
+        };
+        tokio::select! { pid = reading.held_up() => panic!("{pid} is one of many"), () = busy => {} }
+        assert_eq!(reading.held_up().await, 999);
+        reading.read(&Root::host(), 1);
+        tokio::select! { pid = reading.held_up() => panic!("{pid} was read to the end"), () = hour() => {} }
+    }
+
     #[tokio::test]
     async fn drops_are_counted_each_time_and_said_once_a_minute() {
         let (cx, mut events) = context(ProcessBackend::Connector);
         let start = Instant::now();
-        let mut watch = Watch { root: cx.root, clock: cx.clock, out: cx.out, drops: Drops::default() };
+        let (drops, reading) = (Drops::default(), Arc::default());
+        let mut watch = Watch { root: cx.root, clock: cx.clock, out: cx.out, drops, reading };
         for second in [0, 1, 59, 61, 62] {
             watch.note_drop(start + Duration::from_secs(second)).unwrap();
         }
