@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures the idle agent: all four collectors on, no hub, a state directory of its own.
+# Measures the idle agent: all four collectors on, no hub, a state directory of its own. Where no journal is live and we
+# are root, the measurement gets a journald of its own in a mount namespace, so that the reader of the journal counts.
 #
 #   measure-idle.sh AGENT [SECONDS]
 #
@@ -13,9 +14,29 @@ agent="${1:?path of the release binary}"
 seconds="${2:-60}"
 [[ -x "$agent" ]] || { echo "$agent is no executable file: cargo build --release -p edgewarden" >&2; exit 1; }
 
+journald=/lib/systemd/systemd-journald
+if [[ ! -S /run/systemd/journal/socket && "$(id -u)" = 0 && -x $journald && -z "${EDGEWARDEN_MEASURE_JOURNALD:-}" ]]; then
+    EDGEWARDEN_MEASURE_JOURNALD=1 exec unshare --mount --propagation private "$0" "$@"
+fi
+
 dir="$(mktemp -d)"
 pid=
-trap '[[ -z "$pid" ]] || kill "$pid" 2>/dev/null || true; rm -rf "$dir"' EXIT
+journald_pid=
+trap '[[ -z "$pid" ]] || kill "$pid" 2>/dev/null || true
+    [[ -z "$journald_pid" ]] || kill "$journald_pid" 2>/dev/null || true
+    wait; umount /run/systemd /run/log 2>/dev/null || true; rm -rf "$dir"' EXIT
+if [[ -n "${EDGEWARDEN_MEASURE_JOURNALD:-}" ]]; then
+    mkdir -p /run/systemd /run/log
+    mount -t tmpfs none /run/systemd && mount -t tmpfs none /run/log
+    mkdir -p /run/log/journal /run/systemd/journald.conf.d
+    printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n' >/run/systemd/journald.conf.d/measure.conf
+    "$journald" &
+    journald_pid=$!
+    for _ in $(seq 50); do
+        compgen -G '/run/log/journal/*/system.journal' >/dev/null && break
+        sleep 0.1
+    done
+fi
 cat >"$dir/twin.json" <<JSON
 {
   "deviceId": "measure-idle",
