@@ -37,7 +37,14 @@ pub fn lacks(connection: &Connection, root: &Root) -> Vec<String> {
     ]
     .into_iter()
     .flatten()
+    .chain(no_authority(connection))
     .collect()
+}
+
+fn no_authority(connection: &Connection) -> Option<String> {
+    let is_missing = connection.tls && connection.ca_file.is_none();
+    is_missing
+        .then(|| "mqtts:// needs connection.caFile: the authorities the hub's certificate may be signed by".to_owned())
 }
 
 fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (String, u8) {

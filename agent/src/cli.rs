@@ -16,7 +16,7 @@ use crate::collect::{self, Format, Request};
 use crate::collectors;
 use crate::config::problem::Problem;
 use crate::config::{Config, DEFAULT_FILE, EX_CONFIG, duration, load_file};
-use crate::daemon::{self, StartError};
+use crate::daemon::{self, RunError};
 use crate::{check, identity, status};
 
 /// On-device security agent for Linux IoT boards.
@@ -99,8 +99,8 @@ fn run(config_file: Option<PathBuf>) -> ExitCode {
     let reload_file = config_file.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|usual| usual.exists()));
     match block_on(daemon::run(config, reload_file)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(StartError::Configuration(reason))) => fail(&reason, EX_CONFIG),
-        Ok(Err(StartError::Machine(reason))) => fail(&reason, 1),
+        Ok(Err(RunError::Configuration(reason))) => fail(&reason, EX_CONFIG),
+        Ok(Err(RunError::Machine(reason))) => fail(&reason, 1),
         Err(error) => fail(&format!("cannot start the runtime: {error}"), 1),
     }
 }

@@ -119,8 +119,10 @@ fn print(request: &Request, draft: Draft) -> Result<(), String> {
         .to_offset(jiff::Timestamp::from_microsecond(draft.at.wall_us).unwrap_or(jiff::Timestamp::UNIX_EPOCH));
     let stamps = Stamps::new(draft.at.wall_us, offset.seconds());
     let mut lines = String::new();
-    for items in fit::into_events(items, request.settings.max_message_bytes) {
-        let event = Event { id: Uuid::now_v7(), kind, stamps: &stamps, items: &items };
+    let events = fit::into_events(items, request.settings.max_message_bytes);
+    let given_id = draft.id.filter(|_| events.len() == 1);
+    for items in events {
+        let event = Event { id: given_id.unwrap_or_else(Uuid::now_v7), kind, stamps: &stamps, items: &items };
         match request.format {
             Format::Details => lines.extend(event.to_details().into_iter().map(|line| line + "\n")),
             Format::Envelope => {

@@ -35,12 +35,15 @@ use crate::uplink::{LinkStatus, Uplink};
 /// How long the recorder may take to write down what collectors have handed over.
 const RECORDER_STOP: Duration = Duration::from_secs(1);
 
+/// How often it is made sure that events are still kept.
+const LOOK_AT_RECORDER: Duration = Duration::from_secs(30);
+
 /// How often a device id that cannot be made yet is tried again.
 const IDENTITY_RETRY: Duration = Duration::from_secs(30);
 
-/// Why the daemon could not start.
+/// Why the daemon cannot run.
 #[derive(Debug)]
-pub enum StartError {
+pub enum RunError {
     /// The configuration has to be changed: exit code 78.
     Configuration(String),
     /// Something on this machine is in the way: exit code 1.
@@ -51,17 +54,17 @@ pub enum StartError {
 ///
 /// # Errors
 /// Whatever keeps the agent from keeping events; everything else is degraded, and runs.
-pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), StartError> {
+pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), RunError> {
     let root = Root::host();
     let clock = Clock::new(&root);
-    let mut signals = Signals::new().map_err(|error| StartError::Machine(format!("cannot catch signals: {error}")))?;
+    let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
     if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &root) {
-        return Err(StartError::Configuration(format!("{}: deviceId: {reason}", config.file)));
+        return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
     }
     let state_directory = config.local.state_directory.clone();
     let opened = Spool::open(&state_directory, config.settings.max_cache_bytes);
-    let (spool, opened) = opened.map_err(|error| StartError::Machine(error.to_string()))?;
-    let agent = agent_id(&state_directory, &root).map_err(StartError::Machine)?;
+    let (spool, opened) = opened.map_err(|error| RunError::Machine(error.to_string()))?;
+    let agent = agent_id(&state_directory, &root).map_err(RunError::Machine)?;
     let (out, queue) = channel(opened.cursors);
     let (settings, settings_seen) = watch::channel(Arc::clone(&config.settings));
     let counts = Counts::default();
@@ -74,7 +77,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Sta
         clock,
     };
     let recorder = recorder.spawn(Handle::current());
-    let recorder = recorder.map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
+    let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;
     tell_start(&out, &clock, &config, &opened.damage, agent.warning.as_deref()).await;
 
     let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
@@ -111,7 +114,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Sta
     serve_status(&state_directory, sources, &mut tasks);
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), state_directory.display());
     let mut running = Running { config, config_file, root, clock, settings, endpoint, flush, out };
-    running.serve(&mut signals, &recorder).await;
+    let served = running.serve(&mut signals, &recorder).await;
 
     notify(&[NotifyState::Stopping]);
     tasks.shutdown().await;
@@ -128,7 +131,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Sta
     let _left_behind = std::fs::remove_file(status::socket_path(&state_directory));
     let events = status::event_counts(&counts, &link);
     info!("stopped: {} events collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost);
-    Ok(())
+    served
 }
 
 /// What the running daemon reacts with.
@@ -145,27 +148,26 @@ struct Running {
 
 impl Running {
     /// Handles signals until one says stop, and feeds the watchdog while the recorder lives.
-    async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) {
+    async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) -> Result<(), RunError> {
         notify(&[NotifyState::Ready]);
         // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
+        let mut look_at_recorder = every(LOOK_AT_RECORDER);
         let mut watchdog = sd_notify::watchdog_enabled().map(|period| every(period / 2));
         let mut identity_retry = every(IDENTITY_RETRY);
         loop {
             let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
-                () = tick(&mut watchdog) => if recorder.is_finished() {
-                    error!("the recorder is gone; nothing would be kept");
-                    return;
-                } else {
-                    notify(&[NotifyState::Watchdog]);
+                () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
+                _ = look_at_recorder.tick() => if recorder.is_finished() {
+                    return Err(RunError::Machine("the recorder is gone and nothing would be kept; start the agent again".to_owned()));
                 },
                 _ = identity_retry.tick(), if has_no_identity => {
                     self.endpoint.send_replace(endpoint(&self.config, &self.root));
                 }
                 _ = signals.hangup.recv() => self.reload().await,
                 _ = signals.user1.recv() => self.flush.notify_one(),
-                _ = signals.terminate.recv() => return,
-                _ = signals.interrupt.recv() => return,
+                _ = signals.terminate.recv() => return Ok(()),
+                _ = signals.interrupt.recv() => return Ok(()),
             }
         }
     }

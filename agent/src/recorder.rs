@@ -201,7 +201,7 @@ impl Recorder {
         for (index, items) in events.into_iter().enumerate() {
             let event = StoredEvent {
                 seq: 0,
-                id: Uuid::now_v7(),
+                id: draft.id.filter(|_| last == 0).unwrap_or_else(Uuid::now_v7),
                 kind: kind as u8,
                 at: draft.at,
                 utc_offset_seconds: utc_offset_seconds(draft.at.wall_us),

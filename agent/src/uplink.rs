@@ -32,6 +32,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// The first pause after a failed connection, doubled with each failure up to the cap.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
+/// A hub that acknowledges nothing for so long while messages are under way is not there any more, whatever TCP says.
+const ACKNOWLEDGEMENT: Duration = Duration::from_secs(45);
+
 /// A connection that ended sooner after it was opened looks like one that somebody else took over.
 const SHORT_LIVED: Duration = Duration::from_secs(60);
 
@@ -151,7 +154,7 @@ impl Uplink {
     }
 
     async fn session(&mut self, mut link: Link, stop: &mut watch::Receiver<bool>) -> End {
-        let mut window = Window::new(usize::from(WINDOW_MESSAGES));
+        let mut window = Window::new(usize::from(WINDOW_MESSAGES), Instant::now());
         let mut pacing = Pacing::new(Instant::now());
         let mut synced = self.spool.watch_synced();
         let mut drain_until = None;
@@ -172,7 +175,11 @@ impl Uplink {
             {
                 break End::Stopped;
             }
-            let wake = drain_until.or(pacing.next_wake(self.unread()));
+            if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
+                break End::Broken(format!("the hub acknowledges nothing for {} s", ACKNOWLEDGEMENT.as_secs()));
+            }
+            let wakes = [drain_until, pacing.next_wake(self.unread()), window.stuck_at(ACKNOWLEDGEMENT)];
+            let wake = wakes.into_iter().flatten().min();
             tokio::select! {
                 signal = link.signal() => {
                     if let Err(why) = self.on_signal(signal, &mut link, &mut window, &mut pacing) {
@@ -217,7 +224,7 @@ impl Uplink {
             }
             Signal::Handed(pkid) => window.on_handed(pkid)?,
             Signal::Acknowledged(pkid) => {
-                let done = window.on_acknowledged(pkid);
+                let done = window.on_acknowledged(pkid, Instant::now());
                 self.status.change(|facts| {
                     facts.acknowledged_messages += done.messages;
                     facts.acknowledged_events += done.events;
@@ -251,7 +258,7 @@ impl Uplink {
             let Some(message) = batch.map_err(|error| format!("cannot read the spool: {error}"))? else { break };
             let bytes = message.text.len() as u64;
             link.publish(message.text)?;
-            window.push(message.through, message.events);
+            window.push(message.through, message.events, now);
             self.status.change(|facts| facts.sent_bytes += bytes);
         }
         Ok(())

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use crate::clock::{Clock, Reading};
 use crate::event::kind::Kind;
@@ -170,6 +171,9 @@ pub struct Draft {
     pub payload: Option<Payload>,
     /// How far the source was read when this event was made.
     pub cursor: Option<SourceCursor>,
+    /// The event's id, where the same fact must be recognised however often it is looked at. Others get one when they
+    /// are recorded.
+    pub id: Option<Uuid>,
     /// Goes out High whatever the twin says: forged evidence, loss, tampering, a collector blinded.
     pub security_relevant: bool,
 }
@@ -177,17 +181,17 @@ pub struct Draft {
 impl Draft {
     /// An ordinary event.
     pub fn new(at: Reading, payload: Payload) -> Draft {
-        Draft { at, payload: Some(payload), cursor: None, security_relevant: false }
+        Draft { at, payload: Some(payload), cursor: None, id: None, security_relevant: false }
     }
 
     /// A remark that goes out High whatever the twin says.
     pub fn alarm(at: Reading, diagnostic: Diagnostic) -> Draft {
-        Draft { at, payload: Some(Payload::Diagnostic(diagnostic)), cursor: None, security_relevant: true }
+        Draft { at, payload: Some(Payload::Diagnostic(diagnostic)), cursor: None, id: None, security_relevant: true }
     }
 
     /// Only the news that a source was read further.
     pub fn cursor_only(at: Reading, cursor: SourceCursor) -> Draft {
-        Draft { at, payload: None, cursor: Some(cursor), security_relevant: false }
+        Draft { at, payload: None, cursor: Some(cursor), id: None, security_relevant: false }
     }
 
     /// Adds how far the source was read: both are stored in the same frame, so neither can be lost alone.

@@ -45,6 +45,8 @@ enum Backend {
 
 /// Lets the reader run before the program that would end meanwhile (`capabilities(7)`).
 const CAP_SYS_NICE: u32 = 23;
+/// The kernel tells the start of a process in hundredths of a second on every architecture (`USER_HZ`): microseconds.
+const TICK_US: u64 = 10_000;
 const LATE: &str = "many programs that end at once are gone before they are read: give the agent CAP_SYS_NICE";
 
 /// Without it the programs of other users keep their paths to themselves (`ptrace(2)`).
@@ -147,7 +149,7 @@ async fn report_running(cx: &Context) -> Result<(), Closed> {
         Ok(_left_alone) => loop {
             match timeout(HELD_UP, images.recv()).await {
                 Ok(Some((pid, image))) if image.is_program() => {
-                    cx.out.send(draft(cx, event::snapshot(pid, &image))).await?;
+                    cx.out.send(snapshot(cx, pid, &image)).await?;
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
@@ -158,6 +160,26 @@ async fn report_running(cx: &Context) -> Result<(), Closed> {
     };
     let message = format!("the programs that already run are not all reported: {why}");
     cx.out.send(Draft::alarm(cx.clock.now(), Diagnostic::new(Severity::Warning, message))).await
+}
+
+/// The event of a program that already ran: dated by its start, and with an id made of the boot, its number and its
+/// start, so that it is recognised when the agent starts again.
+fn snapshot(cx: &Context, pid: i32, image: &image::Image) -> Draft {
+    let mut draft = draft(cx, event::snapshot(pid, image));
+    if let Some(stat) = &image.stat {
+        let started_us = stat.start_ticks.saturating_mul(TICK_US);
+        let age_us = i64::try_from(draft.at.boottime_us.saturating_sub(started_us)).unwrap_or(0);
+        draft.at.wall_us = draft.at.wall_us.saturating_sub(age_us);
+        draft.at.boottime_us = started_us;
+        let mut name = draft.at.boot.as_bytes().to_vec();
+        name.extend_from_slice(&pid.to_be_bytes());
+        name.extend_from_slice(&stat.start_ticks.to_be_bytes());
+        let digest = ring::digest::digest(&ring::digest::SHA256, &name);
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.as_ref()[..16]);
+        draft.id = Some(uuid::Uuid::new_v8(id));
+    }
+    draft
 }
 
 /// The event of an exec that was noticed just now.
@@ -280,6 +302,18 @@ pub mod tests {
             shell.stdin.take();
             shell.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn what_already_runs_has_the_same_id_and_time_at_every_look() {
+        let (cx, _events) = context(ProcessBackend::Poll);
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let look = || snapshot(&cx, pid, &image::Image::read(&Root::host(), pid));
+        let (first, second) = (look(), look());
+        assert!(first.id.is_some());
+        assert_eq!((first.id, first.at.boottime_us), (second.id, second.at.boottime_us));
+        assert!(first.at.wall_us.abs_diff(second.at.wall_us) < 1000, "{first:?} {second:?}");
+        assert_ne!(first.id, snapshot(&cx, 1, &image::Image::read(&Root::host(), 1)).id);
     }
 
     #[tokio::test]

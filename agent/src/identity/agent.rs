@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use collector_common::root::Root;
@@ -106,7 +107,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Either the old file or the whole new one is there after a power cut.
 fn write(state_directory: &Path, text: &str) -> io::Result<()> {
     let (fresh, path) = (state_directory.join("agent-id.new"), state_directory.join(FILE));
-    let mut file = File::create(&fresh)?;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&fresh, &path)?;
