@@ -16,7 +16,8 @@ fuzz_target!(|input: (u16, u64, Vec<u8>, Vec<u8>)| {
     let text = whole.to_command_line(usize::MAX);
     assert!(!text.cut);
     if !text.undecodable {
-        let expected: Vec<String> = whole.arguments().iter().map(|bytes| String::from_utf8_lossy(bytes).into()).collect();
+        let expected: Vec<String> =
+            whole.arguments().iter().map(|bytes| String::from_utf8_lossy(bytes).into()).collect();
         assert_eq!(words(&text.text), expected, "{}", text.text);
     }
 });

@@ -4,8 +4,10 @@
 use collector_common::parse::proc_net::read;
 use libfuzzer_sys::fuzz_target;
 
-const HEADING: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-const SOCKET: &str = "\n   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     5        0 482 1\n";
+const HEADING: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+const SOCKET: &str =
+    "\n   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     5        0 482 1\n";
 
 fuzz_target!(|text: &str| {
     let table = read(&[HEADING, text].concat());

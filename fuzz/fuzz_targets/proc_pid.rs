@@ -4,7 +4,8 @@
 use collector_common::parse::proc_pid::{Stat, container_id, has_capability, login_uid, uids};
 use libfuzzer_sys::fuzz_target;
 
-const BEHIND: &str = ") S 71 1 1 0 -1 64 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 100 130";
+const BEHIND: &str =
+    ") S 71 1 1 0 -1 64 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 100 130";
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(stat) = Stat::parse(bytes) {

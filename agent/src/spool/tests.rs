@@ -224,6 +224,20 @@ fn impossible_numbers_are_damage_and_cost_nothing_new() {
 }
 
 #[test]
+fn behind_any_acknowledged_number_that_is_believed_there_is_room() {
+    for acked in [segment::MAX_SEQ, segment::MAX_SEQ / 2, 7] {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("spool")).unwrap();
+        let state = format!(r#"{{"acked":[0,{acked}],"marks":[],"boots":[]}}"#);
+        fs::write(directory.path().join("spool/state.json"), state).unwrap();
+        let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+        spool.append(Lane::Low, event("a"), None).unwrap();
+        spool.sync(Lane::Low).unwrap();
+        assert_eq!(read_all(&spool, Lane::Low).0.len(), 1, "{acked}");
+    }
+}
+
+#[test]
 fn a_segment_that_could_not_be_begun_is_begun_later() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
