@@ -238,6 +238,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
     };
     [
         ("loginSource", text(Some(login_source))),
+        ("maxBytesPerDay", settings.max_bytes_per_day.map_or("null".to_owned(), |bytes| bytes.to_string())),
         ("processBackend", text(Some(process_backend))),
         ("processSnapshot", settings.collectors.process_snapshot.to_string()),
         ("spoolSyncHigh", text(Some(duration::format(settings.spool_sync_high)))),

@@ -7,8 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use collector_common::clock::Clock;
-use collector_common::collector::{Draft, Emitter, StateSlot, channel};
-use collector_common::event::payload::{Diagnostic, Payload, Severity};
+use collector_common::collector::{StateSlot, channel};
 use collector_common::root::Root;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -17,23 +16,30 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::collectors;
 use crate::config::settings::Settings;
 use crate::config::{self, Config};
 use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
+use crate::lifecycle;
 use crate::mqtt::Endpoint;
 use crate::recorder::{Counts, Recorder};
+use crate::remarks::{Remarks, Statistics};
 use crate::render::Renderer;
 use crate::spool::Spool;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
 use crate::uplink::batch::Batcher;
+use crate::uplink::budget::Budget;
 use crate::uplink::{LinkStatus, Uplink};
 
 /// How long the recorder may take to write down what collectors have handed over.
 const RECORDER_STOP: Duration = Duration::from_secs(1);
+
+/// How often the hub is told what was sent.
+const STATISTICS: Duration = Duration::from_secs(24 * 3600);
 
 /// How often it is made sure that events are still kept.
 const LOOK_AT_RECORDER: Duration = Duration::from_secs(30);
@@ -78,7 +84,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     };
     let recorder = recorder.spawn(Handle::current());
     let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;
-    tell_start(&out, &clock, &config, &opened.damage, agent.warning.as_deref()).await;
+    let remarks = Remarks::new(out.clone(), clock);
+    tell_start(&remarks, &config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
 
     let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
     let (stop, stop_seen) = watch::channel(false);
@@ -91,6 +98,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
         status: link.clone(),
         flush: Arc::clone(&flush),
         started: clock.now(),
+        clock,
+        agent_id: agent.id,
+        budget: Budget::load(state_directory.join("sent.json"), &clock.now()),
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
 
@@ -100,7 +110,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     for (collector, state) in &slots {
         tasks.spawn(supervise(*collector, around.clone(), state.clone()));
     }
-    drop(around);
+    drop((around, out));
     let sources = status::Sources {
         device: endpoint.borrow().as_ref().map(|endpoint| endpoint.client_id.clone()),
         hub: config.local.connection.as_ref().map(|connection| connection.url()),
@@ -113,12 +123,17 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     };
     serve_status(&state_directory, sources, &mut tasks);
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), state_directory.display());
-    let mut running = Running { config, config_file, root, clock, settings, endpoint, flush, out };
+    let statistics = Statistics::new(link.clone(), spool.clone());
+    let mut running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics };
     let served = running.serve(&mut signals, &recorder).await;
 
     notify(&[NotifyState::Stopping]);
     tasks.shutdown().await;
-    drop(running.out);
+    if served.is_ok() {
+        running.remarks.statistics(&mut running.statistics).await;
+        running.remarks.stopping("it was asked to").await;
+    }
+    drop(running.remarks);
     stop_recorder(recorder).await;
     stop.send_replace(true);
     if let Err(error) = uplink.await {
@@ -129,6 +144,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     }
     // A socket without a daemon behind it only puzzles; one that cannot be removed is replaced by the next start.
     let _left_behind = std::fs::remove_file(status::socket_path(&state_directory));
+    if served.is_ok()
+        && let Err(error) = lifecycle::end(&state_directory, clock.boot())
+    {
+        warn!("cannot note that the agent was stopped: {error}; the next start will take it for killed");
+    }
     let events = status::event_counts(&counts, &link);
     info!("stopped: {} events collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost);
     served
@@ -139,11 +159,11 @@ struct Running {
     config: Config,
     config_file: Option<PathBuf>,
     root: Root,
-    clock: Clock,
     settings: watch::Sender<Arc<Settings>>,
     endpoint: watch::Sender<Option<Endpoint>>,
     flush: Arc<Notify>,
-    out: Emitter,
+    remarks: Remarks,
+    statistics: Statistics,
 }
 
 impl Running {
@@ -154,6 +174,7 @@ impl Running {
         let mut look_at_recorder = every(LOOK_AT_RECORDER);
         let mut watchdog = sd_notify::watchdog_enabled().map(|period| every(period / 2));
         let mut identity_retry = every(IDENTITY_RETRY);
+        let mut statistics = every(STATISTICS);
         loop {
             let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
@@ -164,6 +185,7 @@ impl Running {
                 _ = identity_retry.tick(), if has_no_identity => {
                     self.endpoint.send_replace(endpoint(&self.config, &self.root));
                 }
+                _ = statistics.tick() => self.remarks.statistics(&mut self.statistics).await,
                 _ = signals.hangup.recv() => self.reload().await,
                 _ = signals.user1.recv() => self.flush.notify_one(),
                 _ = signals.terminate.recv() => return Ok(()),
@@ -196,14 +218,9 @@ impl Running {
                     is_new
                 });
                 info!("{} was read again", self.config.file);
-                tell_configuration(&self.out, &self.clock, &self.config).await;
+                self.remarks.configuration(&self.config).await;
             }
-            Err(reason) => {
-                warn!("the configuration was not read again, the last good one stays in force: {reason}");
-                let remark =
-                    Diagnostic::new(Severity::Warning, format!("the configuration was not taken over: {reason}"));
-                tell(&self.out, Draft::new(self.clock.now(), Payload::Diagnostic(remark))).await;
-            }
+            Err(reason) => self.remarks.refused(&reason).await,
         }
     }
 }
@@ -253,32 +270,19 @@ fn endpoint(config: &Config, root: &Root) -> Option<Endpoint> {
     })
 }
 
-async fn tell_start(out: &Emitter, clock: &Clock, config: &Config, damage: &[String], identity: Option<&str>) {
+/// The first words to the hub: how the last run ended, and what it left behind.
+async fn tell_start(remarks: &Remarks, config: &Config, boot: Uuid, damage: &[String], identity: Option<&str>) {
+    match lifecycle::begin(&config.local.state_directory, boot) {
+        Ok(before) => remarks.started(before).await,
+        Err(error) => remarks.broken(&format!("cannot note that the agent runs: {error}")).await,
+    }
     for sentence in damage {
-        error!("the spool is damaged: {sentence}");
-        let remark = Diagnostic::new(Severity::Error, format!("the spool is damaged: {sentence}"));
-        tell(out, Draft::alarm(clock.now(), remark)).await;
+        remarks.broken(&format!("the spool is damaged: {sentence}")).await;
     }
     if let Some(warning) = identity {
-        warn!("{warning}");
-        tell(out, Draft::alarm(clock.now(), Diagnostic::new(Severity::Warning, warning))).await;
+        remarks.suspicious(warning).await;
     }
-    tell_configuration(out, clock, config).await;
-}
-
-async fn tell_configuration(out: &Emitter, clock: &Clock, config: &Config) {
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
-    for error in config.configuration_errors() {
-        tell(out, Draft::new(clock.now(), Payload::ConfigurationError(error))).await;
-    }
-}
-
-async fn tell(out: &Emitter, draft: Draft) {
-    if out.send(draft).await.is_err() {
-        warn!("the recorder is gone; a remark of the agent is lost");
-    }
+    remarks.configuration(config).await;
 }
 
 /// A machine on which the status socket cannot be made still deserves an agent.

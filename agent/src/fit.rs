@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 /// Bytes of a message that are not payload: the message, one event around its items, and some air.
 const AROUND_ITEMS_BYTES: usize = 768;
 
+/// Bytes of a message that are not in its events, and some air.
+pub const AROUND_EVENT_BYTES: usize = 256;
+
 /// Bytes the renderer may add to an item whose time is doubtful, and the comma.
 const AROUND_ITEM_BYTES: usize = 160;
 

@@ -11,6 +11,10 @@ pub mod check;
 
 pub mod daemon;
 
+pub mod lifecycle;
+
+pub mod remarks;
+
 pub mod supervisor;
 
 pub mod collectors;
@@ -18,6 +22,8 @@ pub mod collectors;
 pub mod collect;
 
 pub mod fit;
+
+pub mod ids;
 
 pub mod recorder;
 

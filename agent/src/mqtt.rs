@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
-    QoS, TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing,
+    Packet, QoS, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
 use rustls::RootCertStore;
@@ -158,7 +158,7 @@ fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'stat
 impl Link {
     /// Begins to connect. The error is a file that cannot be used; a broker that cannot be reached is a
     /// [`Signal::Down`].
-    pub async fn open(endpoint: &Endpoint, window: u16) -> Result<Link, String> {
+    pub async fn open(endpoint: &Endpoint, window: u16, will: Option<String>) -> Result<Link, String> {
         let endpoint_ = endpoint.clone();
         // Reading certificates is file I/O and parsing a key is work; neither belongs on the runtime's thread.
         let options = tokio::task::spawn_blocking(move || endpoint_.options(window));
@@ -167,7 +167,10 @@ impl Link {
             "the certificates, the key or the password file cannot be read: the disk or a \
                                            pipe does not answer"
         })?;
-        let options = options.map_err(|error| error.to_string())??;
+        let mut options = options.map_err(|error| error.to_string())??;
+        if let Some(will) = will {
+            options.set_last_will(LastWill::new(&endpoint.topic, will, QoS::AtLeastOnce, false));
+        }
         let (client, mut events) = AsyncClient::new(options, usize::from(window) * 2);
         let mut network = NetworkOptions::new();
         network.set_connection_timeout(CONNECT_SECONDS);
@@ -182,6 +185,11 @@ impl Link {
     /// The address as an operator writes it.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where messages are published.
+    pub fn topic(&self) -> &str {
+        &self.topic
     }
 
     /// The next thing the connection tells.

@@ -51,6 +51,8 @@ pub struct Status {
     pub hub: Option<String>,
     /// Why there is no connection.
     pub trouble: Option<String>,
+    /// Why events wait although there is one.
+    pub waiting: Option<String>,
     /// Connections made, messages acknowledged and failed, bytes sent.
     pub link: LinkCounts,
     /// The spool.
@@ -75,6 +77,8 @@ pub struct LinkCounts {
     pub failed_messages: u64,
     /// Payload bytes sent, second deliveries included.
     pub sent_bytes: u64,
+    /// Bytes published today, as `maxBytesPerDay` counts them.
+    pub sent_today_bytes: u64,
 }
 
 /// What is on the disk.
@@ -163,11 +167,13 @@ impl Sources {
             connected: link.is_connected,
             hub: self.hub.clone(),
             trouble: link.trouble,
+            waiting: link.waiting,
             link: LinkCounts {
                 connections: link.connections,
                 acknowledged_messages: link.acknowledged_messages,
                 failed_messages: link.failed_messages,
                 sent_bytes: link.sent_bytes,
+                sent_today_bytes: link.sent_today_bytes,
             },
             spool: SpoolFacts {
                 bytes: spool.bytes,
@@ -281,6 +287,10 @@ pub fn in_words(status: &Status) -> String {
             (Some(hub), false, None) => format!("{hub}, not connected yet"),
         },
     );
+    if let Some(waiting) = &status.waiting {
+        line("waiting", waiting.clone());
+    }
+    line("sent", format!("{} bytes today, {} since the start", status.link.sent_today_bytes, status.link.sent_bytes));
     for lane in Lane::ALL.map(Lane::name) {
         let (recorded, acknowledged) = (status.spool.recorded.get(lane), status.spool.acknowledged.get(lane));
         let (recorded, acknowledged) = (recorded.copied().unwrap_or(0), acknowledged.copied().unwrap_or(0));

@@ -5,21 +5,25 @@
 //! contiguous prefix. The decisions are made by [`window`] and [`pacing`], which do no I/O; this file is the loop.
 
 pub mod batch;
+pub mod budget;
 pub mod pacing;
 pub mod window;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use collector_common::clock::Reading;
+use collector_common::clock::{Clock, Reading};
 use collector_common::event::kind::Lane;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::config::settings::Settings;
 use crate::mqtt::{Endpoint, Link, Signal};
+use crate::remarks;
 use crate::spool::Spool;
-use batch::Batcher;
+use batch::{Batcher, Limits};
+use budget::{Allowance, Budget};
 use pacing::Pacing;
 use window::Window;
 
@@ -57,14 +61,20 @@ pub struct LinkFacts {
     pub connections: u64,
     /// Messages the hub acknowledged.
     pub acknowledged_messages: u64,
+    /// Of those, the ones that were smaller than a billing unit.
+    pub small_messages: u64,
     /// Events the hub acknowledged.
     pub acknowledged_events: u64,
     /// Messages that were under way when a connection broke.
     pub failed_messages: u64,
     /// Payload bytes handed to the connection, second deliveries included.
     pub sent_bytes: u64,
+    /// Bytes published today, as the budget counts them.
+    pub sent_today_bytes: u64,
     /// Why there is no connection, in words.
     pub trouble: Option<String>,
+    /// Why events wait although there is a connection, in words.
+    pub waiting: Option<String>,
 }
 
 impl LinkStatus {
@@ -95,6 +105,12 @@ pub struct Uplink {
     pub flush: Arc<Notify>,
     /// The first clock reading of this boot's agent.
     pub started: Reading,
+    /// The machine's clocks.
+    pub clock: Clock,
+    /// The agent's id, for the will.
+    pub agent_id: Uuid,
+    /// What was sent today.
+    pub budget: Budget,
 }
 
 /// How a session ended.
@@ -121,8 +137,9 @@ impl Uplink {
                 continue;
             };
             let (before, opened) = (self.status.get(), Instant::now());
+            let will = remarks::will(self.agent_id, &self.clock);
             let opening = tokio::select! {
-                opening = Link::open(&endpoint, WINDOW_MESSAGES) => opening,
+                opening = Link::open(&endpoint, WINDOW_MESSAGES, will) => opening,
                 _ = stop.changed() => continue,
                 changed = self.endpoint.changed() => if changed.is_err() { return } else { continue },
             };
@@ -178,7 +195,12 @@ impl Uplink {
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
                 break End::Broken(format!("the hub acknowledges nothing for {} s", ACKNOWLEDGEMENT.as_secs()));
             }
-            let wakes = [drain_until, pacing.next_wake(self.unread()), window.stuck_at(ACKNOWLEDGEMENT)];
+            let wakes = [
+                drain_until,
+                pacing.next_wake(self.unread()),
+                window.stuck_at(ACKNOWLEDGEMENT),
+                self.next_release(&pacing),
+            ];
             let wake = wakes.into_iter().flatten().min();
             tokio::select! {
                 signal = link.signal() => {
@@ -196,6 +218,9 @@ impl Uplink {
         };
         let failed = window.len() as u64;
         self.status.change(|facts| facts.failed_messages += failed);
+        if let Err(error) = self.budget.store() {
+            warn!("cannot write down what was sent today: {error}; a restart would count anew");
+        }
         if link.is_up {
             link.close().await;
         }
@@ -227,6 +252,7 @@ impl Uplink {
                 let done = window.on_acknowledged(pkid, Instant::now());
                 self.status.change(|facts| {
                     facts.acknowledged_messages += done.messages;
+                    facts.small_messages += done.small_messages;
                     facts.acknowledged_events += done.events;
                 });
                 for lane in Lane::ALL {
@@ -252,16 +278,46 @@ impl Uplink {
         if pacing.on_time(now, &settings, unread, self.spool.stats().recorded) {
             self.spool.request_sync();
         }
+        let mut waiting = None;
         while window.has_room() && pacing.is_due(self.batcher.next_seq()) {
-            let held_back = pacing.connected_for(now) < batch::CLOCK_GRACE;
-            let batch = self.batcher.next(settings.max_message_bytes, held_back);
+            let reading = self.clock.now();
+            let allowance = self.budget.allowance(&reading, settings.max_bytes_per_day, settings.max_message_bytes);
+            let [high, _] = self.batcher.next_seq();
+            if !allowance.low {
+                waiting = Some(used_up(settings.max_bytes_per_day, allowance));
+            }
+            if !allowance.high || (!allowance.low && !pacing.is_due([high, u64::MAX])) {
+                break;
+            }
+            let hold_suspect = pacing.connected_for(now) < batch::CLOCK_GRACE;
+            // Low events that are not due fill the message up as long as the day's budget allows.
+            let limits = Limits { max_bytes: settings.max_message_bytes, hold_suspect, with_low: allowance.low };
+            let batch = self.batcher.next(limits);
             let Some(message) = batch.map_err(|error| format!("cannot read the spool: {error}"))? else { break };
-            let bytes = message.text.len() as u64;
+            let bytes = message.text.len();
+            if let Err(error) = self.budget.spend(&reading, link.topic().len(), bytes) {
+                warn!("cannot write down what was sent today: {error}; a restart would count anew");
+            }
             link.publish(message.text)?;
-            window.push(message.through, message.events, now);
-            self.status.change(|facts| facts.sent_bytes += bytes);
+            window.push(message.through, message.events, bytes, now);
+            self.status.change(|facts| facts.sent_bytes += bytes as u64);
         }
+        if self.batcher.is_holding() {
+            waiting = Some(
+                "events wait for the clock to be set, at most 10 minutes after the connection was made".to_owned(),
+            );
+        }
+        let sent_today_bytes = self.budget.sent_today_bytes(&self.clock.now());
+        self.status.change(|facts| (facts.sent_today_bytes, facts.waiting) = (sent_today_bytes, waiting));
         Ok(())
+    }
+
+    /// When what is held back now may go: a new day's budget, or the end of the wait for the clock.
+    fn next_release(&self, pacing: &Pacing) -> Option<Instant> {
+        let now = Instant::now();
+        let grace = self.batcher.is_holding().then(|| batch::CLOCK_GRACE.saturating_sub(pacing.connected_for(now)));
+        let day = self.status.get().waiting.map(|_| budget::rest_of_day(&self.clock.now()));
+        grace.into_iter().chain(day).min().map(|wait| now + wait)
     }
 
     fn unread(&self) -> [(u64, u64); 2] {
@@ -281,6 +337,12 @@ fn suspect_takeover(why: String, short_lived: u32, client_id: &str) -> String {
     )
 }
 
+fn used_up(limit_bytes: Option<u64>, allowance: Allowance) -> String {
+    let (share, who) = if allowance.high { ("half of the", "Low events wait") } else { ("the", "all events wait") };
+    let limit = limit_bytes.unwrap_or(0);
+    format!("{share} day's {limit} bytes (maxBytesPerDay) are used up; {who} for the next day")
+}
+
 /// A random pause between nothing and twice the last one, so that a fleet does not come back all at once.
 fn back_off(failures: u32, random: f64) -> Duration {
     let ceiling = BACK_OFF.saturating_mul(2_u32.saturating_pow(failures.min(16)));
@@ -296,7 +358,6 @@ async fn sleep_until(wake: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use collector_common::clock::Clock;
     use collector_common::root::Root;
 
     use super::*;
@@ -332,12 +393,15 @@ mod tests {
         let (stop, stop_seen) = watch::channel(false);
         let uplink = Uplink {
             spool: spool.clone(),
-            batcher: Batcher::new(spool.clone(), Renderer::new(spool, clock), uuid::Uuid::nil()),
+            batcher: Batcher::new(spool.clone(), Renderer::new(spool, clock), Uuid::nil()),
             endpoint,
             settings,
             status: LinkStatus::default(),
             flush: Arc::new(Notify::new()),
             started: clock.now(),
+            clock,
+            agent_id: Uuid::nil(),
+            budget: Budget::load(directory.path().join("sent.json"), &clock.now()),
         };
         let running = tokio::spawn(uplink.run(stop_seen));
         for _ in 0..10 {

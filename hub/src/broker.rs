@@ -9,20 +9,25 @@
 //! to QoS 0 gets no answer; the connection is then closed, so that the device tries again later. MQTT 3.1.1 has no
 //! negative PUBACK ([MQTT-3.3.5-2]), and closing is its way.
 //!
+//! The broker publishes a client's will past that place, so the gate keeps the wills itself: it takes one when a client
+//! connects, and stores it like a message when the connection ends without a DISCONNECT (MQTT 3.1.1, 3.1.2.5).
+//!
 //! Nothing is passed on to subscribers: this is a sink, and one device must not read another's events.
 
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use mqtt5::QoS;
 use mqtt5::broker::config::{StorageConfig, TlsConfig};
 use mqtt5::broker::router::MessageRouter;
 use mqtt5::broker::{
-    BrokerConfig, BrokerEventHandler, BrokerShutdownHandle, ClientPublishEvent, MqttBroker, PublishAction,
+    BrokerConfig, BrokerEventHandler, BrokerShutdownHandle, ClientConnectEvent, ClientDisconnectEvent,
+    ClientPublishEvent, MqttBroker, PublishAction,
 };
 use mqtt5::packet::publish::PublishPacket;
 use tokio::sync::watch;
@@ -59,7 +64,7 @@ impl Broker {
         for file in listen.tls.iter().flat_map(|(cert, key)| [cert, key]) {
             std::fs::File::open(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         }
-        let gate = Arc::new(Gate { ingest, router: OnceLock::new() });
+        let gate = Arc::new(Gate { ingest, router: OnceLock::new(), wills: Mutex::default() });
         let inner = MqttBroker::with_config(config(listen, gate.clone())).await.map_err(|error| wrong(&error))?;
         gate.router.get_or_init(|| Arc::downgrade(&inner.router()));
         let address = if listen.tls.is_some() { inner.tls_local_addr() } else { inner.local_addr() };
@@ -125,9 +130,51 @@ fn config(listen: &Listen, gate: Arc<Gate>) -> BrokerConfig {
 struct Gate {
     ingest: Ingest,
     router: OnceLock<Weak<MessageRouter>>,
+    wills: Mutex<Wills>,
+}
+
+/// The wills of each client's connections, the oldest first: one that is taken over ends after the new one began.
+type Wills = HashMap<Arc<str>, VecDeque<Option<Will>>>;
+
+/// The largest will that is kept.
+const MAX_WILL_BYTES: usize = 16 * 1024;
+
+/// More connections of one client than this do not overlap.
+const WILLS_OF_ONE_CLIENT: usize = 4;
+
+struct Will {
+    topic: String,
+    payload: Vec<u8>,
 }
 
 impl BrokerEventHandler for Gate {
+    fn on_client_connect<'a>(&'a self, event: ClientConnectEvent) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let will = event.will_topic.zip(event.will_payload);
+        // Kept for as long as the connection stands, so it must be small; an agent's has a few hundred bytes.
+        let will = will.filter(|(_, payload)| payload.len() <= MAX_WILL_BYTES);
+        let will = will.map(|(topic, payload)| Will { topic: topic.to_string(), payload: payload.to_vec() });
+        let mut wills = self.wills.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = wills.entry(event.client_id).or_default();
+        of_client.push_back(will);
+        if of_client.len() > WILLS_OF_ONE_CLIENT {
+            of_client.pop_front();
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn on_client_disconnect<'a>(
+        &'a self,
+        event: ClientDisconnectEvent,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let will = self.take_will(&event.client_id).filter(|_| event.unexpected);
+        Box::pin(async move {
+            let Some(Will { topic, payload }) = will else { return };
+            if let Err(error) = self.ingest.deliver(topic, payload).await {
+                tracing::error!("the will of {} is not stored: {error}", event.client_id);
+            }
+        })
+    }
+
     fn on_client_publish<'a>(
         &'a self,
         event: ClientPublishEvent,
@@ -142,6 +189,16 @@ impl BrokerEventHandler for Gate {
 }
 
 impl Gate {
+    fn take_will(&self, client_id: &str) -> Option<Will> {
+        let mut wills = self.wills.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = wills.get_mut(client_id)?;
+        let will = of_client.pop_front();
+        if of_client.is_empty() {
+            wills.remove(client_id);
+        }
+        will.flatten()
+    }
+
     async fn leave_unanswered(&self, client_id: &str) -> PublishAction {
         if let Some(router) = self.router.get().and_then(Weak::upgrade) {
             router.disconnect_client(client_id).await;

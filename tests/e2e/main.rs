@@ -24,3 +24,4 @@ mod crash;
 mod delivery;
 mod link;
 mod oneshot;
+mod silence;

@@ -171,13 +171,8 @@ fn snapshot(cx: &Context, pid: i32, image: &image::Image) -> Draft {
         let age_us = i64::try_from(draft.at.boottime_us.saturating_sub(started_us)).unwrap_or(0);
         draft.at.wall_us = draft.at.wall_us.saturating_sub(age_us);
         draft.at.boottime_us = started_us;
-        let mut name = draft.at.boot.as_bytes().to_vec();
-        name.extend_from_slice(&pid.to_be_bytes());
-        name.extend_from_slice(&stat.start_ticks.to_be_bytes());
-        let digest = ring::digest::digest(&ring::digest::SHA256, &name);
-        let mut id = [0; 16];
-        id.copy_from_slice(&digest.as_ref()[..16]);
-        draft.id = Some(uuid::Uuid::new_v8(id));
+        let facts = [draft.at.boot.as_bytes().as_slice(), &pid.to_be_bytes(), &stat.start_ticks.to_be_bytes()];
+        draft.id = Some(crate::ids::derived(&facts));
     }
     draft
 }

@@ -67,7 +67,11 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 5] = ["loginSource", "processBackend", "processSnapshot", "spoolSyncHigh", "spoolSyncLow"];
+const OWN_KEYS: [&str; 6] =
+    ["loginSource", "maxBytesPerDay", "processBackend", "processSnapshot", "spoolSyncHigh", "spoolSyncLow"];
+
+/// Less than this a day would not carry one message of each lane.
+const MIN_BYTES_PER_DAY: u64 = 64 * 1024;
 
 impl Local {
     /// What holds when the file says nothing. `state_directory` is what the environment says.
@@ -198,6 +202,10 @@ fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> 
                 Some(path) if path.starts_with('/') && !path.contains('\0') => LoginSource::File(path.into()),
                 _ => return Err("\"auto\", \"journal\" or the absolute path of a log file"),
             };
+        }
+        "maxBytesPerDay" => {
+            let bytes = serde_json::from_str(entry.value).ok().filter(|bytes| *bytes >= MIN_BYTES_PER_DAY);
+            settings.max_bytes_per_day = Some(bytes.ok_or("a whole number of bytes, at least 65536")?);
         }
         "processBackend" => {
             settings.collectors.process_backend = match word.as_deref() {

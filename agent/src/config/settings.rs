@@ -26,6 +26,8 @@ pub struct Settings {
     pub spool_sync_high: Duration,
     /// `edgewarden.spoolSyncLow`: the same for Low events.
     pub spool_sync_low: Duration,
+    /// `edgewarden.maxBytesPerDay`: what may be published in a day; `None` is no limit.
+    pub max_bytes_per_day: Option<u64>,
     /// What the collectors read.
     pub collectors: collector::Settings,
     priorities: [Priority; Kind::ALL.len()],
@@ -69,6 +71,7 @@ impl Default for Settings {
             hub_resource_id: None,
             spool_sync_high: Duration::from_millis(500),
             spool_sync_low: Duration::from_secs(30),
+            max_bytes_per_day: None,
             collectors: collector::Settings {
                 snapshot_interval: Duration::from_secs(13 * 3600),
                 login_source: LoginSource::Auto,

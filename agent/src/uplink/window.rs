@@ -7,6 +7,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// Hubs bill a message by units of so many bytes: one below it wastes the rest.
+pub const UNIT_BYTES: usize = 4096;
+
 /// The messages under way, oldest first.
 #[derive(Debug)]
 pub struct Window {
@@ -21,6 +24,7 @@ struct Message {
     /// The last event of each lane in it.
     through: [Option<u64>; 2],
     events: u64,
+    bytes: usize,
     pkid: Option<u16>,
     is_acknowledged: bool,
 }
@@ -32,6 +36,8 @@ pub struct Done {
     pub through: [Option<u64>; 2],
     /// Messages that are done with.
     pub messages: u64,
+    /// Of those, the ones below [`UNIT_BYTES`].
+    pub small_messages: u64,
     /// Events in them.
     pub events: u64,
 }
@@ -68,11 +74,11 @@ impl Window {
     }
 
     /// A message was handed to the client.
-    pub fn push(&mut self, through: [Option<u64>; 2], events: u64, now: Instant) {
+    pub fn push(&mut self, through: [Option<u64>; 2], events: u64, bytes: usize, now: Instant) {
         if self.is_empty() {
             self.progress = now;
         }
-        self.messages.push_back(Message { through, events, pkid: None, is_acknowledged: false });
+        self.messages.push_back(Message { through, events, bytes, pkid: None, is_acknowledged: false });
     }
 
     /// The client wrote the oldest message without an id under this one. An error means that client and window disagree,
@@ -94,6 +100,7 @@ impl Window {
         let mut done = Done::default();
         while let Some(message) = self.messages.pop_front_if(|message| message.is_acknowledged) {
             done.messages += 1;
+            done.small_messages += u64::from(message.bytes < UNIT_BYTES);
             done.events += message.events;
             for (done, through) in done.through.iter_mut().zip(message.through) {
                 *done = through.or(*done);
@@ -110,9 +117,9 @@ mod tests {
     #[test]
     fn only_a_contiguous_prefix_is_done() {
         let mut window = Window::new(3, Instant::now());
-        window.push([Some(3), None], 3, Instant::now());
-        window.push([Some(5), Some(9)], 4, Instant::now());
-        window.push([None, Some(12)], 3, Instant::now());
+        window.push([Some(3), None], 3, 5000, Instant::now());
+        window.push([Some(5), Some(9)], 4, 5000, Instant::now());
+        window.push([None, Some(12)], 3, 5000, Instant::now());
         assert!(!window.has_room());
         for pkid in [1, 2, 3] {
             window.on_handed(pkid).unwrap();
@@ -122,11 +129,11 @@ mod tests {
         assert_eq!(window.on_acknowledged(7, Instant::now()), Done::default());
         assert_eq!(
             window.on_acknowledged(1, Instant::now()),
-            Done { through: [Some(5), Some(9)], messages: 2, events: 7 }
+            Done { through: [Some(5), Some(9)], messages: 2, small_messages: 0, events: 7 }
         );
         assert_eq!(
             window.on_acknowledged(3, Instant::now()),
-            Done { through: [None, Some(12)], messages: 1, events: 3 }
+            Done { through: [None, Some(12)], messages: 1, small_messages: 0, events: 3 }
         );
         assert!(window.is_empty());
     }
@@ -135,7 +142,7 @@ mod tests {
     fn ids_may_be_used_again_after_they_were_acknowledged() {
         let mut window = Window::new(2, Instant::now());
         for seq in 1..=4 {
-            window.push([Some(seq), None], 1, Instant::now());
+            window.push([Some(seq), None], 1, 5000, Instant::now());
             window.on_handed(1).unwrap();
             assert_eq!(window.on_acknowledged(1, Instant::now()).through, [Some(seq), None]);
         }
@@ -147,8 +154,8 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::new(4, start);
         assert!(!window.is_stuck(at(1000), limit));
-        window.push([Some(1), None], 1, at(1000));
-        window.push([Some(2), None], 1, at(1001));
+        window.push([Some(1), None], 1, 5000, at(1000));
+        window.push([Some(2), None], 1, 5000, at(1001));
         window.on_handed(1).unwrap();
         window.on_handed(2).unwrap();
         assert_eq!(window.stuck_at(limit), Some(at(1045)));
@@ -160,7 +167,7 @@ mod tests {
     #[test]
     fn an_id_nobody_asked_for_is_an_error() {
         let mut window = Window::new(2, Instant::now());
-        window.push([Some(1), None], 1, Instant::now());
+        window.push([Some(1), None], 1, 5000, Instant::now());
         window.on_handed(1).unwrap();
         assert!(window.on_handed(2).is_err());
     }
@@ -174,7 +181,7 @@ mod tests {
             while through < 100 {
                 if sent < 100 && window.has_room() && random.bool() {
                     sent += 1;
-                    window.push([Some(sent), None], 1, Instant::now());
+                    window.push([Some(sent), None], 1, 5000, Instant::now());
                     let pkid = free.remove(0);
                     window.on_handed(pkid).unwrap();
                     open.push(pkid);
