@@ -12,7 +12,7 @@ help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
 	@echo "make test   build and run every test, end to end against real brokers included"
 	@echo "make check  formatting, lints, dependencies, documentation"
-	@echo "make bench  measure the idle agent: CPU and memory"
+	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
 
@@ -36,6 +36,8 @@ check:
 
 bench:
 	cargo build --release --locked -p edgewarden
+	scripts/setup-test.sh
+	cargo bench --locked -p edgewarden
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
 
 fuzz:
