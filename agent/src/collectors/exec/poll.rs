@@ -6,24 +6,28 @@
 //! look N+1  812 (5001), 900 (9944), 901 (9950)    900 is another process than before, 901 is new
 //! ```
 //!
-//! While no number was given away there is no new process, and the look is spared. `/proc/PID` gets its inode when it is first looked up and keeps it while the process lives and memory is not
-//! short, so one system call for hundreds of processes tells who is new; only for those `stat` is read. A new process
-//! may not have executed yet, so it is looked at again, a few times.
+//! While no number was given away there is no new process, and the look is spared. `/proc/PID` gets its inode when it
+//! is first looked up and keeps it while the process lives and memory is not short, so one system call for hundreds of
+//! processes tells who is new; only for those `stat` is read. A new process may not have executed yet, so it is looked
+//! at again, a few times.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirEntryExt;
+use std::thread;
 use std::time::Duration;
 
 use collector_common::collector::{Closed, Context, Failure};
 use collector_common::parse::proc_pid::Stat;
 use collector_common::root::Root;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::connector::STACK_BYTES;
 use super::event::process_create;
 use super::image::{Image, start_ticks};
-use super::{draft, report_running};
+use super::{HELD_UP, draft, report_running};
 
 /// The words for `status` and `check`.
 pub const NAME: &str = "/proc, looked at twice a second";
@@ -72,12 +76,35 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
         if seen.is_current(newest) {
             continue;
         }
-        seen.newest = newest;
-        for (pid, image) in seen.look(&cx.root, &list(&cx.root)?) {
+        let executed;
+        (seen, executed) = look_apart(&cx.root, Seen { newest, ..seen }).await?;
+        for (pid, image) in executed {
             if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image))) {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Looks in a thread of its own, which is left behind when a process holds it up: the arguments of one may lie on
+/// a file system that answers when it likes, and the runtime must not wait for it.
+async fn look_apart(root: &Root, mut seen: Seen) -> Result<(Seen, Vec<(i32, Image)>), Failure> {
+    let (done, looked) = oneshot::channel();
+    let root = root.clone();
+    let look = move || {
+        let executed = list(&root).map(|entries| seen.look(&root, &entries));
+        // When this future was dropped, nobody wants to know.
+        drop(done.send((seen, executed)));
+    };
+    let builder = thread::Builder::new().name("exec-look".to_owned()).stack_size(STACK_BYTES);
+    builder.spawn(look).map_err(|error| Failure(format!("cannot start a thread to look at /proc: {error}")))?;
+    match timeout(HELD_UP, looked).await {
+        Ok(Ok((seen, executed))) => Ok((seen, executed?)),
+        Ok(Err(_)) => Err(Failure("the thread that looks at /proc died".to_owned())),
+        Err(_) => Err(Failure(
+            "a process holds up whoever reads its files in /proc, which hides what others execute: find and end it"
+                .to_owned(),
+        )),
     }
 }
 
