@@ -105,18 +105,16 @@ fn table(outcomes: &[Outcome]) -> String {
         let count = |outcome: &Outcome| u64::from(outcome.faults.get(kind).copied().unwrap_or(0));
         rows.push((format!("  {kind:?}"), outcomes.iter().map(count).collect()));
     }
-    let scores: [(&str, fn(&oracle::Score) -> u64); 7] = [
-        ("delivered", |score| score.delivered),
-        ("redelivered", |score| score.redelivered),
-        ("in dropped counts", |score| score.dropped),
-        ("left to killed broker", |score| score.left_to_killed),
-        ("lost", |score| score.lost),
-        ("duplicates", |score| score.duplicates),
-        ("wrong otherwise", |score| score.wrongs.len() as u64),
-    ];
-    for (name, of) in scores {
-        rows.push((name.to_owned(), outcomes.iter().map(|outcome| of(&outcome.score)).collect()));
-    }
+    let column = |of: fn(&oracle::Score) -> u64| outcomes.iter().map(|outcome| of(&outcome.score)).collect();
+    rows.extend([
+        ("delivered".to_owned(), column(|score| score.delivered)),
+        ("redelivered".to_owned(), column(|score| score.redelivered)),
+        ("in dropped counts".to_owned(), column(|score| score.dropped)),
+        ("left to killed broker".to_owned(), column(|score| score.left_to_killed)),
+        ("lost".to_owned(), column(|score| score.lost)),
+        ("duplicates".to_owned(), column(|score| score.duplicates)),
+        ("wrong otherwise".to_owned(), column(|score| score.wrongs.len() as u64)),
+    ]);
     let names = outcomes.iter().map(|outcome| format!("{:>10}", outcome.name)).collect::<String>();
     let mut out = format!("\n{:<22}{names}{:>10}\n", "", "all");
     for (name, values) in rows {
