@@ -170,6 +170,9 @@ impl Recorder {
             let Ok(draft) = self.queue.try_recv() else { break };
             self.record_behind_losses(draft, settings);
         }
+        if self.counts.owes_report() {
+            self.report_losses();
+        }
     }
 
     /// What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only: killed
@@ -425,7 +428,7 @@ mod tests {
         assert_eq!(recorder.counts.collected(Kind::DroppedEventsStatistics), 0);
         fs::remove_dir(&in_the_way).unwrap();
         for text in ["stored", "stored, too"] {
-            recorder.record_all(alarm(text), &settings);
+            recorder.record_behind_losses(alarm(text), &settings);
         }
         // Killed now, the agent leaves what is in the spool.
         kept.sync(Lane::High).unwrap();
