@@ -6,11 +6,16 @@ TARGET_DIR = $(shell cargo metadata --no-deps --format-version 1 | sed -n 's/.*"
 # How long `make fuzz` stays with each target.
 FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test check bench fuzz deb
+# How much `make torture` logs and breaks. TORTURE_SEED, which it prints, breaks the same things again.
+TORTURE_EVENTS ?= 50000
+TORTURE_FAULTS ?= 200
+
+.PHONY: help demo test torture check bench fuzz deb
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
 	@echo "make test   build and run every test, end to end against real brokers included"
+	@echo "make torture  break everything again and again while $(TORTURE_EVENTS) logins go on, and count them at the hub"
 	@echo "make check  formatting, lints, dependencies, documentation"
 	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
@@ -26,6 +31,12 @@ test:
 	scripts/setup-test.sh
 	cargo build --workspace --bins --tests --locked
 	cargo test --workspace --locked
+
+torture:
+	scripts/setup-test.sh
+	cargo build --workspace --bins --tests --locked
+	TORTURE_EVENTS=$(TORTURE_EVENTS) TORTURE_FAULTS=$(TORTURE_FAULTS) \
+		cargo test --locked -p edgewarden --test torture -- --nocapture
 
 check:
 	scripts/setup-check.sh

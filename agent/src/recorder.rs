@@ -29,7 +29,7 @@ use crate::spool::{Dropped, Spool};
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
 const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
 
-/// Losses are reported at most this often, so that a flood of loss does not become a flood of reports.
+/// Overruns are reported at most this often, so that a flood of loss does not become a flood of reports.
 const REPORT_LOSSES: Duration = Duration::from_secs(60);
 
 /// Why events were lost, in the words of the report.
@@ -165,11 +165,23 @@ impl Recorder {
 
     /// Records a draft and what waits behind it, so that one look at the timers serves a whole burst.
     fn record_all(&mut self, first: Draft, settings: &Settings) {
-        self.record(first, settings);
+        self.record_behind_losses(first, settings);
         for _ in 0..256 {
             let Ok(draft) = self.queue.try_recv() else { break };
-            self.record(draft, settings);
+            self.record_behind_losses(draft, settings);
         }
+        if self.counts.owes_report() {
+            self.report_losses();
+        }
+    }
+
+    /// What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only: killed
+    /// between the two, the agent would have neither the events nor their number. So the number goes first.
+    fn record_behind_losses(&mut self, draft: Draft, settings: &Settings) {
+        if self.counts.owes_report() {
+            self.report_losses();
+        }
+        self.record(draft, settings);
     }
 
     /// Whether everything of the draft is in the spool.
@@ -196,7 +208,6 @@ impl Recorder {
             }
         };
         let mut all_stored = true;
-        self.counts.add_collected(lane, kind, events.len() as u64);
         let last = events.len().saturating_sub(1);
         for (index, items) in events.into_iter().enumerate() {
             let event = StoredEvent {
@@ -210,8 +221,17 @@ impl Recorder {
             };
             let cursor = draft.cursor.clone().filter(|_| index == last);
             match self.spool.append(lane, event, cursor) {
-                Ok(dropped) => self.count_dropped(&dropped),
+                Ok(dropped) => {
+                    self.counts.add_collected(lane, kind, 1);
+                    self.count_dropped(&dropped);
+                }
+                // It is made again with the next event, so nothing is lost.
+                Err((_, dropped)) if kind == Kind::DroppedEventsStatistics => {
+                    self.count_dropped(&dropped);
+                    all_stored = false;
+                }
                 Err((error, dropped)) => {
+                    self.counts.add_collected(lane, kind, 1);
                     self.count_dropped(&dropped);
                     self.counts.add_lost(lane, kind, Cause::DiskError, 1);
                     error!("cannot write a {} event to the spool: {error}; it is lost and counted", kind.name());
@@ -272,6 +292,14 @@ impl Recorder {
 impl Counts {
     fn reported(&self) -> MutexGuard<'_, Reported> {
         self.0.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the disk or its quota lost something that no report in the spool tells of.
+    fn owes_report(&self) -> bool {
+        let lost = *self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.reported().lost;
+        let of_disk = [Cause::SpoolFull as usize, Cause::DiskError as usize];
+        Lane::ALL.into_iter().any(|lane| of_disk.iter().any(|of| lost[lane.index()][*of] != told[lane.index()][*of]))
     }
 
     /// The losses since the last report, `None` when there are none, and what has been reported with this one.
@@ -351,6 +379,7 @@ mod tests {
     use std::fs;
 
     use collector_common::collector::channel;
+    use collector_common::event::payload::{Diagnostic, Severity};
     use collector_common::root::Root;
 
     use super::*;
@@ -377,5 +406,39 @@ mod tests {
         let told = read().unwrap();
         assert!(told.items.concat().contains(r#""Login.overrun":"3""#), "{told:?}");
         assert_eq!(read(), None, "it was said once already");
+    }
+
+    #[test]
+    fn what_the_disk_refused_is_told_before_anything_behind_it_is_stored() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        let (out, queue) = channel(BTreeMap::new());
+        let (_sender, settings) = watch::channel(Arc::new(Settings::default()));
+        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
+        let (overflow, kept) = (out.losses(), spool.clone());
+        let mut recorder = Recorder { spool, settings, queue, overflow, counts, clock };
+        let alarm = |text: &str| Draft::alarm(clock.now(), Diagnostic::new(Severity::Error, text.to_owned()));
+        let settings = Settings::default();
+        // A directory stands where a segment is to be written, as a full disk would.
+        let in_the_way = directory.path().join("spool/high/00000000000000000001.new");
+        fs::create_dir(&in_the_way).unwrap();
+        for text in ["refused", "refused, too"] {
+            recorder.record_all(alarm(text), &settings);
+        }
+        assert_eq!(recorder.counts.collected(Kind::DroppedEventsStatistics), 0);
+        fs::remove_dir(&in_the_way).unwrap();
+        for text in ["stored", "stored, too"] {
+            recorder.record_behind_losses(alarm(text), &settings);
+        }
+        // Killed now, the agent leaves what is in the spool.
+        kept.sync(Lane::High).unwrap();
+        let stored: Vec<String> = (0..4)
+            .map_while(|_| kept.read(Lane::High, &mut Vec::new()).unwrap())
+            .map(|event| event.items.concat())
+            .collect();
+        assert_eq!(stored.len(), 3, "{stored:?}");
+        assert!(stored[0].contains(r#""DroppedEvents":2"#), "{stored:?}");
+        assert!(stored[0].contains(r#""Diagnostic.diskError":"2""#), "{stored:?}");
+        assert!(stored[1].contains("stored") && stored[2].contains("stored, too"), "{stored:?}");
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `make test` installs what they need (scripts/setup-test.sh). Nothing here measures time.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "the helpers of tests are tests too")]
+#![allow(dead_code, reason = "each test uses its part of what tests share")]
 
 #[path = "../support/agent.rs"]
 mod agent;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,12 +20,26 @@ use crate::wait;
 /// Topic and text of each message, as the witness prints them.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
+/// The text of the last probe the witness has seen.
+type Probed = Arc<Mutex<String>>;
+
+/// What a restarted broker still knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// Nothing.
+    Nothing,
+    /// The witness's session and what waits in it, as of its last second.
+    Sessions,
+}
+
 /// The broker and its witness.
 pub struct Mosquitto {
     dir: TempDir,
     broker: Child,
     witness: Child,
     seen: Seen,
+    probed: Probed,
+    probes: usize,
     /// The plain listener.
     pub port: u16,
     /// The TLS listener; 0 when there is none.
@@ -33,29 +49,25 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// A broker without TLS.
     pub fn start() -> Mosquitto {
-        Mosquitto::launch(None)
+        Mosquitto::launch(None, Keeps::Nothing)
     }
 
     /// A broker with TLS too, whose certificate `authority` vouches for.
     pub fn start_tls(authority: &Authority) -> Mosquitto {
-        Mosquitto::launch(Some(authority))
+        Mosquitto::launch(Some(authority), Keeps::Nothing)
     }
 
-    fn launch(authority: Option<&Authority>) -> Mosquitto {
+    /// A broker without TLS that can be restarted.
+    pub fn start_with(keeps: Keeps) -> Mosquitto {
+        Mosquitto::launch(None, keeps)
+    }
+
+    fn launch(authority: Option<&Authority>, keeps: Keeps) -> Mosquitto {
         let dir = TempDir::new().unwrap();
         // A port found free may be taken by somebody else a moment later; then the broker ends and another is tried.
         for _ in 0..10 {
             let (port, tls_port) = (free_port(), if authority.is_some() { free_port() } else { 0 });
-            std::fs::write(dir.path().join("conf"), configuration(port, tls_port, authority)).unwrap();
-            let log = std::fs::File::create(dir.path().join("log")).unwrap();
-            let mut broker = command("mosquitto")
-                .arg("-c")
-                .arg(dir.path().join("conf"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log)
-                .spawn()
-                .expect("mosquitto runs; scripts/setup-test.sh installs it");
+            let mut broker = run(dir.path(), &configuration(dir.path(), port, tls_port, authority, keeps));
             let up = wait::until("mosquitto to listen", || {
                 if broker.try_wait().unwrap().is_some() {
                     return Ok(false);
@@ -67,11 +79,50 @@ impl Mosquitto {
                 }
             });
             if up {
-                let (witness, seen) = witness(port);
-                return Mosquitto { dir, broker, witness, seen, port, tls_port };
+                let (witness, seen, probed) = witness(port);
+                let mut broker = Mosquitto { dir, broker, witness, seen, probed, probes: 0, port, tls_port };
+                broker.probe();
+                return broker;
             }
         }
         panic!("mosquitto found no port:\n{}", std::fs::read_to_string(dir.path().join("log")).unwrap_or_default());
+    }
+
+    /// What the power cut does.
+    pub fn kill_9(&mut self) {
+        assert!(self.broker.try_wait().unwrap().is_none(), "mosquitto ended by itself");
+        self.broker.kill().unwrap();
+        self.broker.wait().unwrap();
+    }
+
+    /// SIGTERM, after which it writes down what it keeps.
+    pub fn terminate(&mut self) {
+        kill(Pid::from_raw(i32::try_from(self.broker.id()).unwrap()), Signal::SIGTERM).unwrap();
+        self.broker.wait().unwrap();
+    }
+
+    /// Starts it again on its plain port. Returns when the witness is back: what is published from now on is seen.
+    pub fn start_again(&mut self, keeps: Keeps) {
+        if keeps == Keeps::Nothing {
+            // What an earlier broker wrote down would come back out of order later.
+            std::fs::remove_file(self.dir.path().join("mosquitto.db")).ok();
+        }
+        self.broker = run(self.dir.path(), &configuration(self.dir.path(), self.port, 0, None, keeps));
+        self.probe();
+    }
+
+    /// Waits until a message published by a third party has gone through to the witness.
+    fn probe(&mut self) {
+        self.probes += 1;
+        let text = self.probes.to_string();
+        wait::until_true("the witness to see a probe", || {
+            let sent = command("mosquitto_pub")
+                .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "probe", "-m", &text])
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            sent.success() && *self.probed.lock().unwrap() == text
+        });
     }
 
     /// Topic and message, in the order of arrival, redeliveries included.
@@ -110,10 +161,30 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn configuration(port: u16, tls_port: u16, authority: Option<&Authority>) -> String {
+/// Starts the broker with a configuration.
+fn run(dir: &Path, configuration: &str) -> Child {
+    std::fs::write(dir.join("conf"), configuration).unwrap();
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    command("mosquitto")
+        .arg("-c")
+        .arg(dir.join("conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("mosquitto runs; scripts/setup-test.sh installs it")
+}
+
+fn configuration(dir: &Path, port: u16, tls_port: u16, authority: Option<&Authority>, keeps: Keeps) -> String {
     // Nothing may be dropped for the witness: without the zero mosquitto forgets what exceeds 1000 waiting messages.
-    let mut text =
-        format!("allow_anonymous true\npersistence false\nmax_queued_messages 0\nlistener {port} 127.0.0.1\n");
+    let mut text = "allow_anonymous true\nmax_queued_messages 0\n".to_owned();
+    text += &match keeps {
+        Keeps::Nothing => "persistence false\n".to_owned(),
+        Keeps::Sessions => {
+            format!("persistence true\npersistence_location {}/\nautosave_interval 1\n", dir.display())
+        }
+    };
+    text += &format!("listener {port} 127.0.0.1\n");
     if let Some(authority) = authority {
         text += &format!(
             "listener {tls_port} 127.0.0.1\ncertfile {}\nkeyfile {}\n",
@@ -128,10 +199,10 @@ fn configuration(port: u16, tls_port: u16, authority: Option<&Authority>) -> Str
     text
 }
 
-/// Starts the subscriber and returns once a message published by a third party has gone through it.
-fn witness(port: u16) -> (Child, Seen) {
+/// Starts the subscriber. It has a session, and comes back by itself to a broker that was restarted.
+fn witness(port: u16) -> (Child, Seen, Probed) {
     let mut child = command("mosquitto_sub")
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-v"])
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-v", "-c", "-i", "witness"])
         .args(["-t", "edgewarden/+/security", "-t", "probe"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -139,26 +210,18 @@ fn witness(port: u16) -> (Child, Seen) {
         .spawn()
         .expect("mosquitto_sub runs; scripts/setup-test.sh installs it");
     let out = BufReader::new(child.stdout.take().expect("piped"));
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let probed = Arc::new(Mutex::new(false));
+    let (seen, probed) = (Seen::default(), Probed::default());
     let (into, mark) = (Arc::clone(&seen), Arc::clone(&probed));
     std::thread::spawn(move || {
         for line in out.lines().map_while(Result::ok) {
             match line.split_once(' ') {
-                Some(("probe", _)) => *mark.lock().unwrap() = true,
+                Some(("probe", text)) => text.clone_into(&mut mark.lock().unwrap()),
                 Some((topic, text)) => into.lock().unwrap().push((topic.to_owned(), text.to_owned())),
                 None => into.lock().unwrap().push((line, String::new())),
             }
         }
     });
-    wait::until_true("the witness to see a probe", || {
-        let sent = command("mosquitto_pub")
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-t", "probe", "-m", "x"])
-            .status()
-            .unwrap();
-        sent.success() && *probed.lock().unwrap()
-    });
-    (child, seen)
+    (child, seen, probed)
 }
 
 /// Debian keeps daemons in /usr/sbin, which is not on an ordinary user's path.

@@ -1,10 +1,15 @@
 //! A TCP relay that breaks, between the agent and the broker: it can cut at once, cut after so many bytes (in the
-//! middle of a packet), refuse, lose the replies, or swallow everything in silence as a half-open link does.
+//! middle of a packet), refuse, lose the replies, hold them back, or swallow everything in silence as a half-open link
+//! does. It can keep a tape of what went through.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What went through one connection, and in which order: what `true` marks went up to the broker.
+pub type Tape = Vec<(bool, Vec<u8>)>;
 
 /// What happens to a new connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,7 @@ struct Link {
     server: Option<TcpStream>,
     swallow_up: AtomicBool,
     swallow_down: AtomicBool,
+    tape: Option<Arc<Mutex<Tape>>>,
 }
 
 struct State {
@@ -31,6 +37,10 @@ struct State {
     accepted: usize,
     replies: usize,
     links: Vec<Arc<Link>>,
+    /// How long each reply is held back.
+    delay: Duration,
+    /// One for each connection since `record`.
+    tapes: Option<Vec<Arc<Mutex<Tape>>>>,
 }
 
 /// The relay.
@@ -53,6 +63,8 @@ impl Proxy {
             accepted: 0,
             replies: 0,
             links: Vec::new(),
+            delay: Duration::ZERO,
+            tapes: None,
         }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -119,6 +131,22 @@ impl Proxy {
         }
     }
 
+    /// From now on whatever the broker answers arrives so much later.
+    pub fn delay_replies(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
+    }
+
+    /// From now on a tape is kept of each new connection.
+    pub fn record(&self) {
+        self.state.lock().unwrap().tapes = Some(Vec::new());
+    }
+
+    /// The tapes so far, in the order in which the connections were accepted.
+    pub fn tapes(&self) -> Vec<Tape> {
+        let tapes = self.state.lock().unwrap().tapes.clone().unwrap_or_default();
+        tapes.iter().map(|tape| tape.lock().unwrap().clone()).collect()
+    }
+
     /// New connections work again. Those that were spoilt stay spoilt: bytes are missing from them.
     pub fn relay(&self) {
         self.state.lock().unwrap().welcome = Welcome::Relay;
@@ -126,6 +154,12 @@ impl Proxy {
 }
 
 impl Link {
+    fn keep(&self, is_up: bool, bytes: &[u8]) {
+        if let Some(tape) = &self.tape {
+            tape.lock().unwrap().push((is_up, bytes.to_vec()));
+        }
+    }
+
     fn end(&self) {
         self.client.shutdown(Shutdown::Both).ok();
         if let Some(server) = &self.server {
@@ -135,10 +169,14 @@ impl Link {
 }
 
 fn accept(client: TcpStream, shared: &Arc<Mutex<State>>) {
-    let (welcome, upstream) = {
+    let (welcome, upstream, tape) = {
         let mut state = shared.lock().unwrap();
         state.accepted += 1;
-        (state.welcome, state.upstream)
+        let tape = state.tapes.as_mut().map(|tapes| {
+            tapes.push(Arc::default());
+            Arc::clone(&tapes[tapes.len() - 1])
+        });
+        (state.welcome, state.upstream, tape)
     };
     let server = match welcome {
         Welcome::Close => return,
@@ -150,8 +188,8 @@ fn accept(client: TcpStream, shared: &Arc<Mutex<State>>) {
         },
     };
     let silent = server.is_none();
-    let link =
-        Arc::new(Link { client, server, swallow_up: AtomicBool::new(silent), swallow_down: AtomicBool::new(silent) });
+    let [swallow_up, swallow_down] = [silent; 2].map(AtomicBool::new);
+    let link = Arc::new(Link { client, server, swallow_up, swallow_down, tape });
     {
         // A stall may have come between the look at `welcome` and here.
         let mut state = shared.lock().unwrap();
@@ -192,6 +230,8 @@ fn pump_up(link: &Link, state: &Mutex<State>) {
             }
         };
         let server = link.server.as_ref().expect("a link without a server swallows");
+        // On the tape before anybody can answer it.
+        link.keep(true, &buffer[..may]);
         if (&*server).write_all(&buffer[..may]).is_err() || cut {
             break;
         }
@@ -204,7 +244,13 @@ fn pump_down(link: &Link, state: &Mutex<State>) {
     let server = link.server.as_ref().expect("only started with a server");
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = (&*server).read(&mut buffer) {
-        state.lock().unwrap().replies += 1;
+        link.keep(false, &buffer[..read]);
+        let delay = {
+            let mut state = state.lock().unwrap();
+            state.replies += 1;
+            state.delay
+        };
+        std::thread::sleep(delay);
         if !link.swallow_down.load(Ordering::SeqCst) && (&link.client).write_all(&buffer[..read]).is_err() {
             break;
         }
