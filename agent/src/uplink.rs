@@ -138,7 +138,7 @@ impl Uplink {
                 failures = if got_through { 1 } else { failures + 1 };
                 let was_taken_in = after.connections > before.connections;
                 short_lived = if was_taken_in && opened.elapsed() < SHORT_LIVED { short_lived + 1 } else { 0 };
-                let why = suspect_takeover(why, short_lived, &endpoint.client_id);
+                let why = suspect_takeover(why, short_lived, &endpoint.device_id);
                 let pause = back_off(failures, fastrand::f64());
                 warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
                 self.status.change(|facts| facts.trouble = Some(why));
@@ -163,7 +163,12 @@ impl Uplink {
                 drain_until = Some(Instant::now() + DRAIN);
                 pacing.flush(self.spool.stats().recorded);
             }
+            let is_renewal_due = link.renew_at.is_some_and(|at| Instant::now() >= at);
+            if is_renewal_due && window.is_empty() {
+                break End::Changed;
+            }
             if link.is_up
+                && !is_renewal_due
                 && let Err(why) = self.fill(&mut link, &mut window, &mut pacing)
             {
                 break End::Broken(why);
@@ -178,7 +183,8 @@ impl Uplink {
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
                 break End::Broken(format!("the hub acknowledges nothing for {} s", ACKNOWLEDGEMENT.as_secs()));
             }
-            let wakes = [drain_until, pacing.next_wake(self.unread()), window.stuck_at(ACKNOWLEDGEMENT)];
+            let renew_at = link.renew_at.filter(|_| !is_renewal_due);
+            let wakes = [renew_at, drain_until, pacing.next_wake(self.unread()), window.stuck_at(ACKNOWLEDGEMENT)];
             let wake = wakes.into_iter().flatten().min();
             tokio::select! {
                 signal = link.signal() => {
@@ -254,7 +260,7 @@ impl Uplink {
         }
         while window.has_room() && pacing.is_due(self.batcher.next_seq()) {
             let held_back = pacing.connected_for(now) < batch::CLOCK_GRACE;
-            let batch = self.batcher.next(settings.max_message_bytes, held_back);
+            let batch = self.batcher.next(settings.max_message_bytes.min(link.max_message_bytes), held_back);
             let Some(message) = batch.map_err(|error| format!("cannot read the spool: {error}"))? else { break };
             let bytes = message.text.len() as u64;
             link.publish(message.text)?;
@@ -316,16 +322,15 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let clock = Clock::new(&Root::host());
         let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        let text = format!(
+            r#"{{"connection": {{"url": "mqtt://localhost:1", "username": "u", "passwordFile": "{}"}}}}"#,
+            pipe.display()
+        );
+        let local = crate::config::load("twin.json", &text, None).unwrap().local;
         let endpoint = Endpoint {
-            host: "localhost".to_owned(),
-            port: 1,
-            is_tls: false,
-            client_id: "press-17".to_owned(),
-            topic: "t".to_owned(),
-            ca_file: None,
-            identity_files: None,
-            username: Some("press-17".to_owned()),
-            password_file: Some(pipe.clone()),
+            connection: local.connection.unwrap(),
+            device_id: "press-17".to_owned(),
+            module_id: local.module_id,
         };
         let (_endpoint, endpoint) = watch::channel(Some(endpoint));
         let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
@@ -345,8 +350,6 @@ mod tests {
         }
         stop.send_replace(true);
         running.await.unwrap();
-        // Lets go the thread that reads the pipe.
-        std::fs::File::options().write(true).open(&pipe).unwrap();
     }
 
     #[test]
