@@ -10,6 +10,8 @@ mod agent;
 mod arrivals;
 #[path = "../support/hub.rs"]
 mod hub;
+#[path = "../support/iothub.rs"]
+mod iothub;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
 #[path = "../support/proxy.rs"]
@@ -22,5 +24,6 @@ mod wait;
 mod configuration;
 mod crash;
 mod delivery;
+mod hubs;
 mod link;
 mod oneshot;
