@@ -1,8 +1,5 @@
 //! What `edgewarden check` prints: the values in force, what each collector will use, and what is wrong.
 
-use std::fs;
-use std::path::Path;
-
 use collector_common::collector::Collector;
 use collector_common::root::Root;
 use rustls::pki_types::pem::PemObject;
@@ -13,7 +10,10 @@ use crate::config::origin::Words;
 use crate::config::problem::Problem;
 use crate::config::settings::Priority;
 use crate::config::{Config, EX_CONFIG};
+use crate::credential::Source;
 use crate::identity::{self, NoIdentity};
+use crate::mqtt::Endpoint;
+use crate::tls;
 
 /// The text to print, and the exit code: 0 when `run` would run, [`EX_CONFIG`] when it would not.
 pub fn report(loaded: &Result<Config, Vec<Problem>>, root: &Root, collectors: &[&dyn Collector]) -> (String, u8) {
@@ -28,23 +28,24 @@ pub fn report(loaded: &Result<Config, Vec<Problem>>, root: &Root, collectors: &[
 pub fn lacks(connection: &Connection, root: &Root) -> Vec<String> {
     let is_certificate = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).next().is_some_and(|first| first.is_ok());
     let is_key = |pem: &[u8]| PrivateKeyDer::from_pem_slice(pem).is_ok();
-    let is_password = |text: &[u8]| text.first().is_some_and(|byte| !matches!(byte, b'\n' | b'\r'));
-    [
-        lack("caFile", connection.ca_file.as_deref(), root, "certificate in PEM form", is_certificate),
-        lack("certFile", connection.cert_file.as_deref(), root, "certificate in PEM form", is_certificate),
-        lack("keyFile", connection.key_file.as_deref(), root, "private key in PEM form", is_key),
-        lack("passwordFile", connection.password_file.as_deref(), root, "password in its first line", is_password),
+    let has_text = |text: &[u8]| text.first().is_some_and(|byte| !matches!(byte, b'\n' | b'\r'));
+    let public = |source: &Source| source.read("it", root);
+    let secret = |source: &Source| source.read_secret("it", root);
+    let lacks: Vec<_> = [
+        lack("caFile", &connection.ca_file, public, "certificate in PEM form", is_certificate),
+        lack("certFile", &connection.cert_file, public, "certificate in PEM form", is_certificate),
+        lack("keyFile", &connection.key_file, secret, "private key in PEM form", is_key),
+        lack("passwordFile", &connection.password_file, secret, "password in its first line", has_text),
+        lack("connectionStringFile", &connection.connection_string_file, secret, "connection string", has_text),
+        lack("sasKeyFile", &connection.sas_key_file, secret, "shared access key", has_text),
     ]
     .into_iter()
     .flatten()
-    .chain(no_authority(connection))
-    .collect()
-}
-
-fn no_authority(connection: &Connection) -> Option<String> {
-    let is_missing = connection.tls && connection.ca_file.is_none();
-    is_missing
-        .then(|| "mqtts:// needs connection.caFile: the authorities the hub's certificate may be signed by".to_owned())
+    .collect();
+    if lacks.is_empty() && connection.is_tls() {
+        return tls::client_config(connection, None, root).err().into_iter().collect();
+    }
+    lacks
 }
 
 fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (String, u8) {
@@ -55,9 +56,15 @@ fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (Strin
         let mut degraded = lacks(connection, root);
         match identity::device_id(&config.local, root) {
             Ok(id) => {
-                let topic = connection.topic(&id, &config.local.module_id);
-                let rows = [format!("device id: {id}"), format!("topic: {topic}")];
-                text += &section(&format!("connection to {}", connection.url()), rows);
+                let mut rows = vec![format!("device id: {id}")];
+                let (connection, module_id) = (connection.clone(), config.local.module_id.clone());
+                let endpoint = Endpoint { connection, device_id: id, module_id };
+                match endpoint.plan(root) {
+                    Ok(plan) => rows.push(format!("topic: {}", plan.topic)),
+                    Err(reason) if degraded.is_empty() => degraded.push(reason),
+                    Err(_) => {}
+                }
+                text += &section(&format!("connection to {}", endpoint.address()), rows);
             }
             Err(NoIdentity::Unavailable(reason)) => degraded.push(reason),
             Err(NoIdentity::NotConfigured(reason)) => {
@@ -103,13 +110,18 @@ fn section(heading: &str, rows: impl IntoIterator<Item = impl std::fmt::Display>
     if rows.is_empty() { rows } else { format!("\n{heading}\n{rows}") }
 }
 
-fn lack(key: &str, path: Option<&Path>, root: &Root, what: &str, is_good: impl Fn(&[u8]) -> bool) -> Option<String> {
-    let path = path?;
-    let shown = path.display();
-    match fs::read(root.path(path)) {
+fn lack(
+    key: &str,
+    source: &Option<Source>,
+    read: impl Fn(&Source) -> Result<Vec<u8>, String>,
+    what: &str,
+    is_good: impl Fn(&[u8]) -> bool,
+) -> Option<String> {
+    let source = source.as_ref()?;
+    match read(source) {
         Ok(bytes) if is_good(&bytes) => None,
-        Ok(_) => Some(format!("connection.{key}: {shown} holds no {what}")),
-        Err(error) => Some(format!("connection.{key}: cannot read {shown}: {error}")),
+        Ok(_) => Some(format!("connection.{key}: {source} holds no {what}")),
+        Err(why) => Some(format!("connection.{key}: {}", why.replacen("cannot read it ", "cannot read ", 1))),
     }
 }
 

@@ -19,11 +19,14 @@ use collector_common::collector::{LoginSource, ProcessBackend};
 use collector_common::event::payload::ConfigurationError;
 use nix::unistd::Uid;
 
+use connection::{Profile, Server};
 use document::Reader;
 use local::Local;
 use origin::{Origin, Origins};
 use problem::{Position, Problem};
 use settings::Settings;
+
+use crate::credential::Source;
 
 pub mod connection;
 pub mod document;
@@ -200,7 +203,8 @@ fn state_directory() -> Option<PathBuf> {
 }
 
 fn local_values(local: &Local) -> Vec<(String, String)> {
-    let path = |path: &Option<PathBuf>| text(path.as_ref().map(|path| path.to_string_lossy()));
+    let file = |file: &Option<Source>| text(file.as_ref().map(ToString::to_string));
+    let hex = |bytes: &[u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut rows = vec![
         ("deviceId".to_owned(), text(local.device_id.as_ref())),
         ("moduleId".to_owned(), text(Some(&local.module_id))),
@@ -211,13 +215,20 @@ fn local_values(local: &Local) -> Vec<(String, String)> {
         Some(connection) => rows.extend(
             [
                 ("profile", text(Some(connection.profile.name()))),
-                ("url", text(Some(connection.url()))),
-                ("topic", text(Some(&connection.topic_template))),
-                ("caFile", path(&connection.ca_file)),
-                ("certFile", path(&connection.cert_file)),
-                ("keyFile", path(&connection.key_file)),
+                ("url", text(connection.server.as_ref().map(Server::url))),
+                ("topic", text(Some(&connection.topic_template).filter(|_| connection.profile != Profile::IotHub))),
+                ("caFile", file(&connection.ca_file)),
+                ("pinnedCertificate", text(connection.pinned_certificate.as_ref().map(hex))),
+                ("certFile", file(&connection.cert_file)),
+                ("keyFile", file(&connection.key_file)),
+                ("alpn", text(connection.alpn.as_ref())),
                 ("username", text(connection.username.as_ref())),
-                ("passwordFile", path(&connection.password_file)),
+                ("passwordFile", file(&connection.password_file)),
+                ("connectionStringFile", file(&connection.connection_string_file)),
+                ("sasKeyFile", file(&connection.sas_key_file)),
+                ("sasLifetime", text(Some(duration::format(connection.sas_lifetime)))),
+                ("identity", text(Some(connection.hub_identity.name()))),
+                ("interfaceId", connection.interface_id.to_string()),
             ]
             .map(|(key, value)| (format!("connection.{key}"), value)),
         ),

@@ -112,7 +112,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     }
     drop((around, out));
     let sources = status::Sources {
-        device: endpoint.borrow().as_ref().map(|endpoint| endpoint.client_id.clone()),
+        device: endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
         hub: config.local.connection.as_ref().map(|connection| connection.url()),
         started: clock.now(),
         clock,
@@ -257,17 +257,7 @@ fn endpoint(config: &Config, root: &Root) -> Option<Endpoint> {
             return None;
         }
     };
-    Some(Endpoint {
-        host: connection.host.clone(),
-        port: connection.port,
-        is_tls: connection.tls,
-        topic: connection.topic(&device_id, &config.local.module_id),
-        client_id: device_id,
-        ca_file: connection.ca_file.clone(),
-        identity_files: connection.cert_file.clone().zip(connection.key_file.clone()),
-        username: connection.username.clone(),
-        password_file: connection.password_file.clone(),
-    })
+    Some(Endpoint { connection: connection.clone(), device_id, module_id: config.local.module_id.clone() })
 }
 
 /// The first words to the hub: how the last run ended, and what it left behind.

@@ -11,7 +11,6 @@
 //! ```
 
 use std::fs;
-use std::path::Path;
 
 use collector_common::root::Root;
 use rustls::pki_types::CertificateDer;
@@ -20,6 +19,8 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use crate::config::local::Local;
+use crate::credential::Source;
+use crate::profile::sas::ConnectionString;
 
 pub mod agent;
 
@@ -54,6 +55,10 @@ impl NoIdentity {
 /// # Errors
 /// No `deviceId` in the configuration, or a template that cannot be filled in on this machine.
 pub fn device_id(local: &Local, root: &Root) -> Result<String, NoIdentity> {
+    let string_file = local.connection.as_ref().and_then(|connection| connection.connection_string_file.as_ref());
+    if let (None, Some(file)) = (&local.device_id, string_file) {
+        return of_connection_string(file, root).map_err(NoIdentity::Unavailable);
+    }
     let Some(template) = &local.device_id else {
         let known = PLACEHOLDERS.join(", ");
         return Err(NoIdentity::NotConfigured(format!(
@@ -62,8 +67,18 @@ pub fn device_id(local: &Local, root: &Root) -> Result<String, NoIdentity> {
              the hub"
         )));
     };
-    let cert_file = local.connection.as_ref().and_then(|connection| connection.cert_file.as_deref());
+    let cert_file = local.connection.as_ref().and_then(|connection| connection.cert_file.as_ref());
     resolve(template, cert_file, root).map_err(NoIdentity::Unavailable)
+}
+
+/// The device that a connection string is for.
+fn of_connection_string(file: &Source, root: &Root) -> Result<String, String> {
+    let text = file.read_secret_text("the connection string", root)?;
+    let string =
+        ConnectionString::parse(&text).map_err(|why| format!("the connection string {file} cannot be used: {why}"))?;
+    let unusable = |expected| format!("the device in {file} cannot be used: it has to be {expected}");
+    check_id(&string.device_id).map_err(unusable)?;
+    Ok(string.device_id)
 }
 
 /// The host name, for `collect` and the demo, which speak to no hub that could confuse two devices.
@@ -110,7 +125,7 @@ pub fn check_id(id: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// A sentence about the source that is missing or that gives no id.
-fn resolve(template: &str, cert_file: Option<&Path>, root: &Root) -> Result<String, String> {
+fn resolve(template: &str, cert_file: Option<&Source>, root: &Root) -> Result<String, String> {
     let mut id = String::new();
     let mut rest = template;
     while !rest.is_empty() {
@@ -164,12 +179,11 @@ fn is_no_serial(serial: &str) -> bool {
     known.contains(&serial.to_ascii_lowercase().as_str()) || serial.bytes().all(|byte| byte == b'0')
 }
 
-fn common_name(cert_file: Option<&Path>, root: &Root) -> Result<String, String> {
-    let Some(path) = cert_file else {
+fn common_name(cert_file: Option<&Source>, root: &Root) -> Result<String, String> {
+    let Some(shown) = cert_file else {
         return Err("deviceId asks for {certCN}, and connection.certFile names no certificate".to_owned());
     };
-    let shown = path.display();
-    let pem = fs::read(root.path(path)).map_err(|error| format!("cannot read the certificate {shown}: {error}"))?;
+    let pem = shown.read("the certificate", root)?;
     let first = CertificateDer::pem_slice_iter(&pem).next();
     let der = first.and_then(Result::ok).ok_or_else(|| format!("{shown} holds no certificate in PEM form"))?;
     let certificate = Certificate::from_der(&der)

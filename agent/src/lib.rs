@@ -33,6 +33,12 @@ pub mod render;
 
 pub mod uplink;
 
+pub mod credential;
+
+pub mod profile;
+
+pub mod tls;
+
 pub mod mqtt;
 
 pub mod status;

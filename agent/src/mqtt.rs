@@ -1,4 +1,4 @@
-//! One connection to a broker: the only file that knows rumqttc and rustls.
+//! One connection to a broker: the only file that knows rumqttc.
 //!
 //! rumqttc is never the queue. Every connection gets a client and an event loop of its own and a clean session; the
 //! loop is polled in a task of its own, because `poll` does not survive being cancelled; on any error both are thrown
@@ -8,21 +8,23 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use collector_common::clock::Clock;
+use collector_common::root::Root;
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing,
     Packet, QoS, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::config::connection::Connection;
+use crate::profile::{self, Plan, Secret};
+use crate::tls;
 
 /// A connection that says nothing for this long is asked whether it lives; after twice as long it is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -45,24 +47,12 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// Where to connect, and as whom. Files are read anew for every connection, so that a renewed certificate is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Host name or address of the broker; the name its certificate must have.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// `mqtts`.
-    pub is_tls: bool,
-    /// The MQTT client id.
-    pub client_id: String,
-    /// Where messages are published.
-    pub topic: String,
-    /// Authorities the broker's certificate may be signed by.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
-    pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// User name.
-    pub username: Option<String>,
-    /// File with the password.
-    pub password_file: Option<PathBuf>,
+    /// How to reach the hub.
+    pub connection: Connection,
+    /// The device's id at the hub.
+    pub device_id: String,
+    /// The module's name at the hub.
+    pub module_id: String,
 }
 
 /// What a connection tells.
@@ -86,6 +76,10 @@ pub struct Link {
     poll: JoinHandle<()>,
     topic: String,
     address: String,
+    /// The largest payload that gets through: bytes.
+    pub max_message_bytes: usize,
+    /// When to connect anew, before the hub ends the connection because what let us in has expired.
+    pub renew_at: Option<Instant>,
     /// Whether [`Signal::Up`] was seen.
     pub is_up: bool,
 }
@@ -93,83 +87,66 @@ pub struct Link {
 impl Endpoint {
     /// The address as an operator writes it.
     pub fn address(&self) -> String {
-        format!("{}://{}:{}", if self.is_tls { "mqtts" } else { "mqtt" }, self.host, self.port)
+        self.connection.url()
     }
 
-    /// Reads the files. An error says which file and what is wrong with it.
-    fn options(&self, window: u16) -> Result<MqttOptions, String> {
-        let mut options = MqttOptions::new(&self.client_id, &self.host, self.port);
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_session(true);
-        options.set_inflight(window * 2);
-        let packet_bytes = MAX_MESSAGE_BYTES + PACKET_OVERHEAD_BYTES;
-        options.set_max_packet_size(packet_bytes, packet_bytes);
-        if let Some(username) = &self.username {
-            let password = match &self.password_file {
-                Some(path) => read_text(path, "the password")?.trim_end_matches(['\r', '\n']).to_owned(),
-                None => String::new(),
-            };
-            options.set_credentials(username, password);
-        }
-        if self.is_tls {
-            let config = Arc::new(self.tls()?);
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
-        }
-        Ok(options)
-    }
-
-    fn tls(&self) -> Result<ClientConfig, String> {
-        let path = self.ca_file.as_ref().ok_or("mqtts:// needs connection.caFile: the authorities to trust")?;
-        let mut roots = RootCertStore::empty();
-        for certificate in read_certificates(path, "the CA file")? {
-            let added = roots.add(certificate);
-            added.map_err(|error| format!("a certificate in {} is not an authority: {error}", path.display()))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS cannot be set up: {error}"))?
-            .with_root_certificates(roots);
-        let Some((cert_file, key_file)) = &self.identity_files else { return Ok(builder.with_no_client_auth()) };
-        let chain = read_certificates(cert_file, "the certificate")?;
-        let key = PrivateKeyDer::from_pem_file(key_file)
-            .map_err(|error| format!("cannot read the private key {}: {error}", key_file.display()))?;
-        builder.with_client_auth_cert(chain, key).map_err(|error| {
-            format!("{} and {} do not make an identity: {error}", cert_file.display(), key_file.display())
-        })
+    /// Reads the secret and decides what this hub gets to see.
+    ///
+    /// # Errors
+    /// Which file, and what is wrong with it; or why this hub cannot be reached with it now.
+    pub fn plan(&self, root: &Root) -> Result<Plan, String> {
+        let connection = &self.connection;
+        let secret = if let Some(file) = &connection.connection_string_file {
+            Secret::ConnectionString(file.read_secret_text("the connection string", root)?)
+        } else if let Some(file) = &connection.sas_key_file {
+            Secret::SharedAccessKey(file.read_secret_text("the shared access key", root)?)
+        } else if let Some(file) = &connection.password_file {
+            Secret::Password(file.read_secret_text("the password", root)?)
+        } else {
+            Secret::None
+        };
+        profile::plan(connection, &self.device_id, &self.module_id, secret, Clock::new(root).now().wall_us)
     }
 }
 
-fn read_text(path: &Path, what: &str) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("cannot read {what} {}: {error}", path.display()))
-}
-
-fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let fault = |error| format!("cannot read {what} {}: {error}", path.display());
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(fault)?.collect::<Result<Vec<_>, _>>().map_err(fault)?;
-    if certificates.is_empty() {
-        Err(format!("{what} {} holds no certificate", path.display()))
-    } else {
-        Ok(certificates)
+fn options(plan: &Plan, tls: Option<ClientConfig>, window: u16) -> MqttOptions {
+    let mut options = MqttOptions::new(&plan.client_id, &plan.server.host, plan.server.port);
+    options.set_keep_alive(KEEP_ALIVE);
+    options.set_clean_session(true);
+    options.set_inflight(window * 2);
+    let packet_bytes = MAX_MESSAGE_BYTES + PACKET_OVERHEAD_BYTES;
+    options.set_max_packet_size(packet_bytes, packet_bytes);
+    if let Some(username) = &plan.username {
+        options.set_credentials(username, plan.password.as_deref().unwrap_or_default());
     }
+    if let Some(config) = tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config))));
+    }
+    options
 }
 
 impl Link {
     /// Begins to connect. The error is a file that cannot be used; a broker that cannot be reached is a
     /// [`Signal::Down`].
     pub async fn open(endpoint: &Endpoint, window: u16, will: Option<String>) -> Result<Link, String> {
-        let endpoint_ = endpoint.clone();
+        let endpoint = endpoint.clone();
         // Reading certificates is file I/O and parsing a key is work; neither belongs on the runtime's thread.
-        let options = tokio::task::spawn_blocking(move || endpoint_.options(window));
+        let options = tokio::task::spawn_blocking(move || {
+            let root = Root::host();
+            let plan = endpoint.plan(&root)?;
+            let is_tls = plan.server.tls;
+            let tls =
+                is_tls.then(|| tls::client_config(&endpoint.connection, plan.alpn.as_deref(), &root)).transpose()?;
+            Ok::<_, String>((options(&plan, tls, window), plan))
+        });
         let options = tokio::time::timeout(READ_FILES, options).await;
         let options = options.map_err(|_| {
             "the certificates, the key or the password file cannot be read: the disk or a \
                                            pipe does not answer"
         })?;
-        let mut options = options.map_err(|error| error.to_string())??;
+        let (mut options, plan) = options.map_err(|error| error.to_string())??;
         if let Some(will) = will {
-            options.set_last_will(LastWill::new(&endpoint.topic, will, QoS::AtLeastOnce, false));
+            options.set_last_will(LastWill::new(&plan.topic, will, QoS::AtLeastOnce, false));
         }
         let (client, mut events) = AsyncClient::new(options, usize::from(window) * 2);
         let mut network = NetworkOptions::new();
@@ -178,8 +155,17 @@ impl Link {
         events.set_network_options(network);
         // The window bounds what can be under way; two signals a message and a few more always fit.
         let (sender, signals) = mpsc::channel(usize::from(window) * 2 + 8);
-        let poll = tokio::spawn(poll(events, sender));
-        Ok(Link { client, signals, poll, topic: endpoint.topic.clone(), address: endpoint.address(), is_up: false })
+        let poll = tokio::spawn(poll(events, sender, plan.advice));
+        Ok(Link {
+            client,
+            signals,
+            poll,
+            address: plan.server.url(),
+            topic: plan.topic,
+            max_message_bytes: plan.max_message_bytes,
+            renew_at: plan.renew_after.map(|after| Instant::now() + after),
+            is_up: false,
+        })
     }
 
     /// The address as an operator writes it.
@@ -221,7 +207,8 @@ impl Drop for Link {
 }
 
 /// Polls until the connection ends, and tells what the window needs to know.
-async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>) {
+async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>, advice: String) {
+    let mut was_up = false;
     loop {
         let signal = match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => Signal::Up,
@@ -230,13 +217,20 @@ async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>) {
             Ok(Event::Outgoing(Outgoing::AwaitAck(pkid))) => Signal::Down(format!("packet id {pkid} is still in use")),
             Ok(Event::Outgoing(Outgoing::Disconnect)) => Signal::Down("we said goodbye".to_owned()),
             Ok(_) => continue,
+            Err(error) if !was_up && is_refusal(&error) => Signal::Down(format!("{}; {advice}", in_words(&error))),
             Err(error) => Signal::Down(in_words(&error)),
         };
+        was_up |= signal == Signal::Up;
         let is_down = matches!(signal, Signal::Down(_));
         if signals.send(signal).await.is_err() || is_down {
             return;
         }
     }
+}
+
+/// Whether the hub was reached and did not take us in. Some hubs say nothing and close the connection.
+fn is_refusal(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::ConnectionRefused(_) | ConnectionError::MqttState(_))
 }
 
 /// An error with its causes, and with what to do where that is known.

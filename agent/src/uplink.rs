@@ -155,7 +155,7 @@ impl Uplink {
                 failures = if got_through { 1 } else { failures + 1 };
                 let was_taken_in = after.connections > before.connections;
                 short_lived = if was_taken_in && opened.elapsed() < SHORT_LIVED { short_lived + 1 } else { 0 };
-                let why = suspect_takeover(why, short_lived, &endpoint.client_id);
+                let why = suspect_takeover(why, short_lived, &endpoint.device_id);
                 let pause = back_off(failures, fastrand::f64());
                 warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
                 self.status.change(|facts| facts.trouble = Some(why));
@@ -180,7 +180,12 @@ impl Uplink {
                 drain_until = Some(Instant::now() + DRAIN);
                 pacing.flush(self.spool.stats().recorded);
             }
+            let is_renewal_due = link.renew_at.is_some_and(|at| Instant::now() >= at);
+            if is_renewal_due && window.is_empty() {
+                break End::Changed;
+            }
             if link.is_up
+                && !is_renewal_due
                 && let Err(why) = self.fill(&mut link, &mut window, &mut pacing)
             {
                 break End::Broken(why);
@@ -195,7 +200,9 @@ impl Uplink {
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
                 break End::Broken(format!("the hub acknowledges nothing for {} s", ACKNOWLEDGEMENT.as_secs()));
             }
+            let renew_at = link.renew_at.filter(|_| !is_renewal_due);
             let wakes = [
+                renew_at,
                 drain_until,
                 pacing.next_wake(self.unread()),
                 window.stuck_at(ACKNOWLEDGEMENT),
@@ -291,7 +298,8 @@ impl Uplink {
             }
             let hold_suspect = pacing.connected_for(now) < batch::CLOCK_GRACE;
             // Low events that are not due fill the message up as long as the day's budget allows.
-            let limits = Limits { max_bytes: settings.max_message_bytes, hold_suspect, with_low: allowance.low };
+            let max_bytes = settings.max_message_bytes.min(link.max_message_bytes);
+            let limits = Limits { max_bytes, hold_suspect, with_low: allowance.low };
             let batch = self.batcher.next(limits);
             let Some(message) = batch.map_err(|error| format!("cannot read the spool: {error}"))? else { break };
             let bytes = message.text.len();
@@ -377,16 +385,15 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let clock = Clock::new(&Root::host());
         let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        let text = format!(
+            r#"{{"connection": {{"url": "mqtt://localhost:1", "username": "u", "passwordFile": "{}"}}}}"#,
+            pipe.display()
+        );
+        let local = crate::config::load("twin.json", &text, None).unwrap().local;
         let endpoint = Endpoint {
-            host: "localhost".to_owned(),
-            port: 1,
-            is_tls: false,
-            client_id: "press-17".to_owned(),
-            topic: "t".to_owned(),
-            ca_file: None,
-            identity_files: None,
-            username: Some("press-17".to_owned()),
-            password_file: Some(pipe.clone()),
+            connection: local.connection.unwrap(),
+            device_id: "press-17".to_owned(),
+            module_id: local.module_id,
         };
         let (_endpoint, endpoint) = watch::channel(Some(endpoint));
         let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
@@ -409,8 +416,6 @@ mod tests {
         }
         stop.send_replace(true);
         running.await.unwrap();
-        // Lets go the thread that reads the pipe.
-        std::fs::File::options().write(true).open(&pipe).unwrap();
     }
 
     #[test]

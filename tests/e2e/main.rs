@@ -11,6 +11,8 @@ mod agent;
 mod arrivals;
 #[path = "../support/hub.rs"]
 mod hub;
+#[path = "../support/iothub.rs"]
+mod iothub;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
 #[path = "../support/proxy.rs"]
@@ -23,6 +25,7 @@ mod wait;
 mod configuration;
 mod crash;
 mod delivery;
+mod hubs;
 mod link;
 mod oneshot;
 mod silence;

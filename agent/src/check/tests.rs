@@ -1,3 +1,6 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use collector_common::collector::{Context, Running, Settings, Survey};
 use collector_common::event::kind::Kind;
 
@@ -86,6 +89,9 @@ fn files_that_cannot_be_used_leave_the_agent_degraded() {
     fs::write(root.path("/c.pem"), CERTIFICATE).unwrap();
     fs::write(root.path("/bad.pem"), "nothing").unwrap();
     fs::write(root.path("/password"), "hunter2\n").unwrap();
+    for secret in ["/bad.pem", "/password"] {
+        fs::set_permissions(root.path(secret), Permissions::from_mode(0o600)).unwrap();
+    }
     let text = |key: &str, id: &str| {
         format!(
             "{{\"deviceId\": \"{id}\", \"connection\": {{\"url\": \"mqtts://h\", \"caFile\": \"/ca.pem\", \"certFile\": \

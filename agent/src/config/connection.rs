@@ -3,35 +3,58 @@
 //! No value of this object is ever shown in a problem, because somebody may have written a password into it.
 
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::time::Duration;
 
-use super::document::{Reader, is_null, kind_of, string};
-use super::local;
+use super::document::{Entry, Reader, is_null, kind_of, string};
+use super::duration;
 use super::origin::{Origin, Origins};
+use crate::credential::Source;
 
 /// How to reach the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Which kind of hub.
     pub profile: Profile,
+    /// Where it is; `None` only when `connection_string_file` says it.
+    pub server: Option<Server>,
+    /// Where messages are published, with `{deviceId}` and `{moduleId}` to be filled in by [`Connection::topic`]. Azure
+    /// IoT Hub has topics of its own.
+    pub topic_template: String,
+    /// The authorities that may have signed the hub's certificate, PEM.
+    pub ca_file: Option<Source>,
+    /// SHA-256 of the only certificate the hub may have, instead of `ca_file`.
+    pub pinned_certificate: Option<[u8; 32]>,
+    /// Our certificate chain, PEM; there exactly when `key_file` is.
+    pub cert_file: Option<Source>,
+    /// Its private key, PEM.
+    pub key_file: Option<Source>,
+    /// The application protocol to name in the TLS handshake, instead of the profile's own.
+    pub alpn: Option<String>,
+    /// MQTT user name.
+    pub username: Option<String>,
+    /// A file whose content is the MQTT password; only together with `username`.
+    pub password_file: Option<Source>,
+    /// A file with the connection string of Azure IoT Hub.
+    pub connection_string_file: Option<Source>,
+    /// A file with the shared access key of Azure IoT Hub.
+    pub sas_key_file: Option<Source>,
+    /// How long a token is made for.
+    pub sas_lifetime: Duration,
+    /// Whose identity at Azure IoT Hub is used, unless the connection string says it.
+    pub hub_identity: HubIdentity,
+    /// Whether messages are marked as Defender for IoT's.
+    pub interface_id: bool,
+}
+
+/// A place on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
     /// TLS (`mqtts://`) or plain TCP (`mqtt://`).
     pub tls: bool,
     /// Host name or address, an IPv6 address without its brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Where messages are published, with `{deviceId}` and `{moduleId}` to be filled in by [`Connection::topic`].
-    pub topic_template: String,
-    /// The authorities that may have signed the hub's certificate, PEM; `None` for those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate chain, PEM; there exactly when `key_file` is.
-    pub cert_file: Option<PathBuf>,
-    /// Its private key, PEM.
-    pub key_file: Option<PathBuf>,
-    /// MQTT user name.
-    pub username: Option<String>,
-    /// A file whose first line is the MQTT password; only together with `username`.
-    pub password_file: Option<PathBuf>,
 }
 
 /// Which kind of hub is at the other end.
@@ -39,17 +62,52 @@ pub struct Connection {
 pub enum Profile {
     /// Any MQTT 3.1.1 broker.
     Mqtt,
+    /// Azure IoT Hub.
+    IotHub,
+    /// AWS IoT Core.
+    Aws,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 1] = [Profile::Mqtt];
+    pub const ALL: [Profile; 3] = [Profile::Mqtt, Profile::IotHub, Profile::Aws];
 
     /// The word in the file.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Mqtt => "mqtt",
+            Profile::IotHub => "iothub",
+            Profile::Aws => "aws",
         }
+    }
+}
+
+/// Whose identity at Azure IoT Hub is used. The hub takes one connection of each, so an application that uses the
+/// device's leaves the module's for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HubIdentity {
+    /// The device's.
+    Device,
+    /// The module's.
+    Module,
+}
+
+impl HubIdentity {
+    /// The word in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            HubIdentity::Device => "device",
+            HubIdentity::Module => "module",
+        }
+    }
+}
+
+impl Server {
+    /// The address as it is written in the file.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{scheme}://{open}{}{close}:{}", self.host, self.port)
     }
 }
 
@@ -72,16 +130,52 @@ impl Connection {
         topic + rest
     }
 
-    /// The address as it is written in the file.
+    /// The address for people.
     pub fn url(&self) -> String {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        format!("{scheme}://{open}{}{close}:{}", self.host, self.port)
+        match (&self.server, &self.connection_string_file) {
+            (Some(server), _) => server.url(),
+            (None, Some(file)) => format!("the hub named in {file}"),
+            (None, None) => "no hub".to_owned(),
+        }
+    }
+
+    /// Whether the connection is protected.
+    pub fn is_tls(&self) -> bool {
+        self.server.as_ref().is_none_or(|server| server.tls)
     }
 }
 
-const KEYS: [&str; 8] = ["profile", "url", "topic", "caFile", "certFile", "keyFile", "username", "passwordFile"];
+const KEYS: [&str; 15] = [
+    "profile",
+    "url",
+    "topic",
+    "caFile",
+    "pinnedCertificate",
+    "certFile",
+    "keyFile",
+    "alpn",
+    "username",
+    "passwordFile",
+    "connectionStringFile",
+    "sasKeyFile",
+    "sasLifetime",
+    "identity",
+    "interfaceId",
+];
 const DEFAULT_TOPIC: &str = "edgewarden/{deviceId}/security";
+const DEFAULT_SAS_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Keys that mean something with some profiles only.
+const ONLY_WITH: [(&str, &[Profile]); 8] = [
+    ("topic", &[Profile::Mqtt, Profile::Aws]),
+    ("username", &[Profile::Mqtt]),
+    ("passwordFile", &[Profile::Mqtt]),
+    ("connectionStringFile", &[Profile::IotHub]),
+    ("sasKeyFile", &[Profile::IotHub]),
+    ("sasLifetime", &[Profile::IotHub]),
+    ("identity", &[Profile::IotHub]),
+    ("interfaceId", &[Profile::IotHub]),
+];
 
 /// Reads the object. `None` when it is null or when something in it was refused.
 pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) -> Option<Connection> {
@@ -91,34 +185,32 @@ pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) 
     let refused_before = reader.refused.len();
     let mut connection = Connection {
         profile: Profile::Mqtt,
-        tls: false,
-        host: String::new(),
-        port: 0,
+        server: None,
         topic_template: DEFAULT_TOPIC.to_owned(),
         ca_file: None,
+        pinned_certificate: None,
         cert_file: None,
         key_file: None,
+        alpn: None,
         username: None,
         password_file: None,
+        connection_string_file: None,
+        sas_key_file: None,
+        sas_lifetime: DEFAULT_SAS_LIFETIME,
+        hub_identity: HubIdentity::Module,
+        interface_id: false,
     };
-    let fields = reader.closed("connection", value, &KEYS);
-    for entry in fields.iter().filter(|entry| !is_null(entry.value)) {
+    let mut fields = reader.closed("connection", value, &KEYS);
+    fields.retain(|entry| !is_null(entry.value));
+    for entry in &fields {
         let key = format!("connection.{}", entry.key);
         if let Err((expected, found)) = connection.take(&entry.key, entry.value) {
             reader.refuse(entry.value, &key, &expected, found);
         }
         origins.insert(key, Origin::Line(reader.position(entry.key_text).line));
     }
-    let is_there = |name: &str| fields.iter().any(|entry| entry.key == name && !is_null(entry.value));
     if reader.refused.len() == refused_before {
-        if !is_there("url") {
-            reader.refuse(value, "connection.url", "an address such as \"mqtts://hub.example:8883\"", "no such key");
-        }
-        for (one, other) in [("certFile", "keyFile"), ("keyFile", "certFile"), ("passwordFile", "username")] {
-            if is_there(one) && !is_there(other) {
-                reader.refuse(value, &format!("connection.{other}"), &format!("it beside {one}"), "no such key");
-            }
-        }
+        connection.check_together(reader, value, &fields);
     }
     warn_of_plain_text(reader, value, &connection);
     (reader.refused.len() == refused_before).then_some(connection)
@@ -127,21 +219,71 @@ pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) 
 impl Connection {
     /// Takes one key. An error is what was expected and what was found.
     fn take(&mut self, key: &str, value: &str) -> Result<(), (String, String)> {
+        if key == "interfaceId" {
+            let wrong = |_| ("true or false".to_owned(), kind_of(value).to_owned());
+            self.interface_id = serde_json::from_str(value).map_err(wrong)?;
+            return Ok(());
+        }
         let Some(text) = string(value).filter(|text| !text.is_empty()) else {
             let found = if value == "\"\"" { "an empty string" } else { kind_of(value) };
             return Err(("a string".to_owned(), found.to_owned()));
         };
         match key {
             "profile" => self.profile = profile(&text)?,
-            "url" => (self.tls, self.host, self.port) = address(&text)?,
+            "url" => self.server = Some(address(&text)?),
             "topic" => self.topic_template = topic(text)?,
-            "caFile" => self.ca_file = Some(local::absolute(&text)?),
-            "certFile" => self.cert_file = Some(local::absolute(&text)?),
-            "keyFile" => self.key_file = Some(local::absolute(&text)?),
-            "passwordFile" => self.password_file = Some(local::absolute(&text)?),
+            "caFile" => self.ca_file = Some(Source::parse(&text)?),
+            "pinnedCertificate" => self.pinned_certificate = Some(fingerprint(&text)?),
+            "certFile" => self.cert_file = Some(Source::parse(&text)?),
+            "keyFile" => self.key_file = Some(Source::parse(&text)?),
+            "alpn" => self.alpn = Some(alpn(text)?),
+            "passwordFile" => self.password_file = Some(Source::parse(&text)?),
+            "connectionStringFile" => self.connection_string_file = Some(Source::parse(&text)?),
+            "sasKeyFile" => self.sas_key_file = Some(Source::parse(&text)?),
+            "sasLifetime" => self.sas_lifetime = sas_lifetime(&text)?,
+            "identity" => self.hub_identity = hub_identity(&text)?,
             _ => self.username = Some(text),
         }
         Ok(())
+    }
+
+    /// Refuses keys that need or exclude each other.
+    fn check_together<'a>(&self, reader: &mut Reader<'a>, value: &'a str, fields: &[Entry<'a>]) {
+        let find = |name: &str| fields.iter().find(|entry| entry.key == name);
+        for entry in fields {
+            let only = ONLY_WITH.iter().find(|(key, profiles)| *key == entry.key && !profiles.contains(&self.profile));
+            if let Some((key, profiles)) = only {
+                let names: Vec<_> = profiles.iter().map(|profile| format!("\"{}\"", profile.name())).collect();
+                let expected = format!("it only with profile {}", names.join(" or "));
+                let found = format!("profile \"{}\"", self.profile.name());
+                reader.refuse(entry.key_text, &format!("connection.{key}"), &expected, found);
+            }
+        }
+        for (one, other) in [("certFile", "keyFile"), ("keyFile", "certFile"), ("passwordFile", "username")] {
+            if find(one).is_some() && find(other).is_none() {
+                reader.refuse(value, &format!("connection.{other}"), &format!("it beside {one}"), "no such key");
+            }
+        }
+        for (one, other) in [("pinnedCertificate", "caFile"), ("identity", "connectionStringFile")] {
+            if let (Some(entry), Some(_)) = (find(one), find(other)) {
+                reader.refuse(entry.key_text, &format!("connection.{one}"), &format!("it without {other}"), "both");
+            }
+        }
+        if find("url").is_none() && find("connectionStringFile").is_none() {
+            reader.refuse(value, "connection.url", "an address such as \"mqtts://hub.example:8883\"", "no such key");
+        }
+        if let Some(url) = find("url").filter(|_| self.profile != Profile::Mqtt && !self.is_tls()) {
+            reader.refuse(url.value, "connection.url", "mqtts://, which this hub asks for", "mqtt://");
+        }
+        if self.profile == Profile::Aws && find("certFile").is_none() {
+            reader.refuse(value, "connection.certFile", "it with profile \"aws\"", "no such key");
+        }
+        let proofs = ["connectionStringFile", "sasKeyFile", "certFile"];
+        let count = proofs.iter().filter(|name| find(name).is_some()).count();
+        if self.profile == Profile::IotHub && count != 1 {
+            let expected = format!("exactly one of {}", proofs.join(", "));
+            reader.refuse(value, "connection", &expected, format!("{count} of them"));
+        }
     }
 }
 
@@ -153,7 +295,7 @@ fn profile(text: &str) -> Result<Profile, (String, String)> {
 }
 
 /// `mqtt[s]://HOST[:PORT]` and nothing more.
-fn address(text: &str) -> Result<(bool, String, u16), (String, String)> {
+fn address(text: &str) -> Result<Server, (String, String)> {
     let fault = |found: &str| ("an address such as \"mqtts://hub.example:8883\"".to_owned(), found.to_owned());
     let (tls, rest) = match text.split_once("://") {
         Some(("mqtts", rest)) => (true, rest),
@@ -202,7 +344,7 @@ fn address(text: &str) -> Result<(bool, String, u16), (String, String)> {
             .filter(|port| *port != 0 && text.bytes().all(|byte| byte.is_ascii_digit()))
             .ok_or_else(|| ("a port from 1 to 65535 behind the host".to_owned(), "something else".to_owned()))?,
     };
-    Ok((tls, host.to_owned(), port))
+    Ok(Server { tls, host: host.to_owned(), port })
 }
 
 /// A topic that can be published to, with placeholders we know.
@@ -222,10 +364,39 @@ fn topic(text: String) -> Result<String, (String, String)> {
     Ok(text)
 }
 
+/// SHA-256 in hexadecimal, with the colons of `openssl x509 -fingerprint -sha256` or without.
+fn fingerprint(text: &str) -> Result<[u8; 32], (String, String)> {
+    let digits: Vec<u32> = text.chars().filter(|c| *c != ':').map_while(|c| c.to_digit(16)).collect();
+    let is_whole = digits.len() == text.chars().filter(|c| *c != ':').count();
+    let bytes: Vec<u8> =
+        digits.chunks(2).filter_map(|pair| u8::try_from(pair.iter().fold(0, |n, d| n * 16 + d)).ok()).collect();
+    let wrong = || ("a SHA-256 fingerprint: 64 hexadecimal digits".to_owned(), "something else".to_owned());
+    if is_whole && digits.len() == 64 { bytes.try_into().map_err(|_| wrong()) } else { Err(wrong()) }
+}
+
+fn alpn(text: String) -> Result<String, (String, String)> {
+    if text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text)
+    } else {
+        Err(("the name of an application protocol".to_owned(), "something else".to_owned()))
+    }
+}
+
+fn sas_lifetime(text: &str) -> Result<Duration, (String, String)> {
+    let allowed = Duration::from_secs(10)..=Duration::from_secs(86_400);
+    let wrong = || ("an ISO 8601 duration from \"PT10S\" to \"P1D\"".to_owned(), "something else".to_owned());
+    duration::parse(text).filter(|lifetime| allowed.contains(lifetime)).ok_or_else(wrong)
+}
+
+fn hub_identity(text: &str) -> Result<HubIdentity, (String, String)> {
+    let known = [HubIdentity::Device, HubIdentity::Module].into_iter().find(|identity| identity.name() == text);
+    known.ok_or_else(|| ("\"device\" or \"module\"".to_owned(), "another word".to_owned()))
+}
+
 /// Plain TCP is for one's own machine and for a lab; anybody on the way reads what goes over it.
 fn warn_of_plain_text(reader: &mut Reader, value: &str, connection: &Connection) {
     let exposed = match connection {
-        Connection { tls: true, .. } => return,
+        _ if connection.is_tls() => return,
         Connection { password_file: Some(_), .. } => "a password",
         Connection { cert_file: Some(_), .. } => "a certificate, which is not used without TLS",
         _ => return,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use collector_common::event::kind::Kind;
 use collector_common::event::payload::ConfigurationFault;
 
-use super::connection::{Connection, Profile};
+use super::connection::{Connection, HubIdentity, Profile};
 use super::settings::Priority;
 use super::*;
 
@@ -86,15 +86,20 @@ fn a_connection_is_read_whole() {
     let connection = loaded(&text).local.connection.unwrap();
     let expected = Connection {
         profile: Profile::Mqtt,
-        tls: true,
-        host: "hub.example".to_owned(),
-        port: 8883,
+        server: Some(Server { tls: true, host: "hub.example".to_owned(), port: 8883 }),
         topic_template: "{moduleId}/x/{deviceId}".to_owned(),
         ca_file: None,
-        cert_file: Some("/c.pem".into()),
-        key_file: Some("/k.pem".into()),
+        pinned_certificate: None,
+        cert_file: Some(Source::Path("/c.pem".into())),
+        key_file: Some(Source::Path("/k.pem".into())),
+        alpn: None,
         username: Some("u".to_owned()),
-        password_file: Some("/p".into()),
+        password_file: Some(Source::Path("/p".into())),
+        connection_string_file: None,
+        sas_key_file: None,
+        sas_lifetime: Duration::from_secs(3600),
+        hub_identity: HubIdentity::Module,
+        interface_id: false,
     };
     assert_eq!(connection, expected);
     assert_eq!(connection.topic("{moduleId}", "m"), "m/x/{moduleId}");
@@ -201,7 +206,7 @@ fn what_stops_the_agent_names_its_place() {
         ),
         (
             &connected("{\"profile\": \"amqp\", \"url\": \"mqtts://h\"}"),
-            "twin.json:2:13: connection.profile: expected one of \"mqtt\", found another word",
+            "twin.json:2:13: connection.profile: expected one of \"mqtt\", \"iothub\", \"aws\", found another word",
         ),
         (
             &connected("{\"url\": \"mqtts://h\", \"topic\": \"a/#\"}"),
@@ -224,6 +229,28 @@ fn what_stops_the_agent_names_its_place() {
             &connected("{\"url\": \"mqtts://h\", \"password\": \"hunter2\"}"),
             "twin.json:2:22: connection.password: expected a known key (did you mean \"passwordFile\"?), found an \
              unknown key",
+        ),
+        (
+            &connected("{\"profile\": \"iothub\", \"url\": \"mqtts://h\"}"),
+            "twin.json:2:1: connection: expected exactly one of connectionStringFile, sasKeyFile, certFile, found 0 of \
+             them",
+        ),
+        (
+            &connected("{\"url\": \"mqtts://h\", \"sasKeyFile\": \"/k\"}"),
+            "twin.json:2:22: connection.sasKeyFile: expected it only with profile \"iothub\", found profile \"mqtt\"",
+        ),
+        (
+            &connected("{\"profile\": \"aws\", \"url\": \"mqtts://h\"}"),
+            "twin.json:2:1: connection.certFile: expected it with profile \"aws\", found no such key",
+        ),
+        (
+            &connected("{\"profile\": \"iothub\", \"url\": \"mqtt://h\", \"sasKeyFile\": \"/k\"}"),
+            "twin.json:2:30: connection.url: expected mqtts://, which this hub asks for, found mqtt://",
+        ),
+        (
+            &connected("{\"url\": \"mqtts://h\", \"pinnedCertificate\": \"00:11\"}"),
+            "twin.json:2:43: connection.pinnedCertificate: expected a SHA-256 fingerprint: 64 hexadecimal digits, found \
+             something else",
         ),
         (&connected("\"mqtts://h\""), "twin.json:2:1: connection: expected an object, found a string"),
     ] {

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use super::*;
 
 const CERTIFICATE: &[u8] = include_bytes!("../../../tests/fixtures/certificates/press-17.pem");
@@ -25,7 +23,7 @@ fn templates_are_filled_in_from_the_machine() {
         (DMI_SERIAL, b"another\n"),
         ("/etc/press.pem", CERTIFICATE),
     ]);
-    let cert = PathBuf::from("/etc/press.pem");
+    let cert = Source::Path("/etc/press.pem".into());
     for (template, id) in [
         ("press-17", "press-17"),
         ("{machineId}", "0123456789abcdef0123456789abcdef"),
@@ -39,7 +37,7 @@ fn templates_are_filled_in_from_the_machine() {
 
 #[test]
 fn a_source_that_gives_no_id_is_named() {
-    let cert = PathBuf::from("/etc/press.pem");
+    let cert = Source::Path("/etc/press.pem".into());
     for (template, files, words) in [
         ("{machineId}", &[][..], "cannot read /etc/machine-id: No such file"),
         ("{machineId}", &[(MACHINE_ID, &b"uninitialized\n"[..])], "run systemd-machine-id-setup"),
@@ -115,7 +113,7 @@ fn mangled_certificates_never_panic() {
             bytes[at] = b"ABCxyz059+/=\n-"[random.usize(..14)];
         }
         fs::write(root.path("/c.pem"), &bytes).unwrap();
-        if let Ok(id) = resolve("{certCN}", Some(Path::new("/c.pem")), &root) {
+        if let Ok(id) = resolve("{certCN}", Some(&Source::Path("/c.pem".into())), &root) {
             assert_eq!(check_id(&id), Ok(()));
         }
     }
