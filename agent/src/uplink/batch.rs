@@ -6,7 +6,6 @@ use std::time::Duration;
 use collector_common::clock::Reading;
 use collector_common::event::kind::Lane;
 use collector_common::event::wire::{MESSAGE_END, message_start};
-use tracing::error;
 use uuid::Uuid;
 
 use crate::render::{Renderer, envelope};
@@ -99,12 +98,7 @@ impl Batcher {
         if let Some(event) = self.peeked[lane.index()].take() {
             return Ok(Some(event));
         }
-        let mut damage = Vec::new();
-        let event = self.spool.read(lane, &mut damage);
-        for sentence in damage {
-            error!("the spool is damaged: {sentence}");
-        }
-        event
+        self.spool.read(lane)
     }
 }
 
