@@ -184,7 +184,9 @@ impl Spool {
         let mut inner = self.lock();
         event.cursor = cursor.map(|cursor| inner.version(cursor));
         event.seq = inner.lanes[lane.index()].next_seq;
-        inner.append_event(lane, event)
+        let result = inner.append_event(lane, event);
+        self.publish_synced(&inner);
+        result
     }
 
     /// Records that a source was read further without an event.
@@ -218,7 +220,7 @@ impl Spool {
             },
             None => self.lock().begin_again(lane),
         };
-        self.publish_synced();
+        self.publish_synced(&self.lock());
         result
     }
 
@@ -230,9 +232,10 @@ impl Spool {
         }
     }
 
-    fn publish_synced(&self) {
-        let synced = self.lock().lanes.each_ref().map(|lane| lane.synced_seq);
-        self.synced.send_replace(synced);
+    /// Making room can begin a new segment, which makes the old one safe, so this is due after an append too.
+    fn publish_synced(&self, inner: &Inner) {
+        let synced = inner.lanes.each_ref().map(|lane| lane.synced_seq);
+        self.synced.send_if_modified(|known| std::mem::replace(known, synced) != synced);
     }
 
     /// Whether a lane holds something that was not synced.
@@ -274,8 +277,9 @@ impl Spool {
     /// Makes the spool anew where somebody removed or replaced its files under the running agent. What is in the last
     /// segments is kept; what is lost is found by its missing numbers.
     pub fn restore_if_gone(&self) -> io::Result<()> {
-        let result = self.lock().restore_if_gone();
-        self.publish_synced();
+        let mut inner = self.lock();
+        let result = inner.restore_if_gone();
+        self.publish_synced(&inner);
         result
     }
 

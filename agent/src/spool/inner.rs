@@ -170,11 +170,11 @@ impl Inner {
             self.lock = lock(&self.directory)?;
         }
         let cursors = self.all_cursors();
-        for files in &mut self.lanes {
+        for (files, acked) in self.lanes.iter_mut().zip(self.state.acked) {
             if !files.is_in_place() {
                 let path = files.directory.display().to_string();
                 files.damage.note(format!("{path} was removed or replaced while the agent ran; it is made anew"));
-                files.restore(cursors.clone())?;
+                files.restore(acked, cursors.clone())?;
             }
         }
         self.store_state()

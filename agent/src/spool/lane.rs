@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use collector_common::event::kind::Lane;
 
-use super::damage::Damage;
+use super::damage::{Counted, Damage};
 use super::frames::{Frame, Frames};
 use super::record::{Checkpoint, Record, Sealed, StoredCursor};
 use super::scan::{Found, scan, sealed_before};
@@ -40,8 +40,10 @@ pub struct LaneFiles {
     /// The number of the next event to read.
     pub(super) read_seq: u64,
     pub(super) reader: Option<Reader>,
-    /// Whether the numbers up to this one are lost is known, and counted if so.
-    pub(super) counted_through: u64,
+    /// The numbers up to this one were read or found missing once: there is nothing new to tell about them.
+    pub(super) told_through: u64,
+    /// Which numbers were found missing and counted.
+    pub(super) counted: Counted,
     /// Found, and not told yet.
     pub damage: Damage,
     /// `fdatasync` and `fsync` of segments since the start.
@@ -97,7 +99,8 @@ impl LaneFiles {
             kept_from: 1,
             read_seq: 1,
             reader: None,
-            counted_through: 0,
+            told_through: 0,
+            counted: Counted::default(),
             damage: Damage::default(),
             syncs: 0,
             written_bytes: 0,
@@ -105,7 +108,6 @@ impl LaneFiles {
         files.recover_tail(&mut found)?;
         files.synced_seq = files.next_seq - 1;
         files.kept_from = files.segments.first().map_or(files.next_seq, |segment| segment.first_seq);
-        files.counted_through = files.kept_from - 1;
         files.read_seq = files.kept_from;
         Ok((files, found))
     }
@@ -330,9 +332,9 @@ impl LaneFiles {
         }
     }
 
-    /// Makes the directory anew. What is in the tail is still there, because it is open, and is written again; events
-    /// in other segments that are gone are counted when their numbers are found missing.
-    pub fn restore(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
+    /// Makes the directory anew. What is in the tail is still there, because it is open, and is written again. The
+    /// numbers in older segments that are gone are lost; of those that had to make room before some count twice.
+    pub fn restore(&mut self, acked: u64, cursors: Vec<StoredCursor>) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let tail = self.segments.last().filter(|_| self.tail.is_some()).map(|tail| tail.first_seq);
         let directory = self.directory.clone();
@@ -342,7 +344,13 @@ impl LaneFiles {
         } else {
             self.synced_seq = self.next_seq - 1;
         }
-        self.begin_again(cursors)
+        self.begin_again(cursors)?;
+        let first_kept = self.segments.first().map_or(self.next_seq, |segment| segment.first_seq);
+        if first_kept > self.kept_from {
+            self.damage.lost += self.counted.add(self.kept_from.max(acked + 1), first_kept - 1);
+            self.kept_from = first_kept;
+        }
+        Ok(())
     }
 
     /// The number of the last event of the segment that begins with `first_seq`.
@@ -360,6 +368,7 @@ impl LaneFiles {
         {
             remove_if_there(&segment::path(&self.directory, oldest.first_seq))?;
             self.kept_from = self.kept_from.max(next.first_seq);
+            self.counted.forget_below(self.kept_from);
             self.segments.remove(0);
         }
         Ok(())

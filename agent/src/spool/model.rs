@@ -127,7 +127,7 @@ fn check(steps: &[Step]) {
         let known = before[index] + found[index] + dropped + model.lost[index];
         // An event that was dropped or lost below a number acknowledged later is in both.
         assert!(known >= model.given[index], "{}: {known} of {}", lane.name(), model.given[index]);
-        if before[index] == 0 {
+        if before[index] == 0 && !(had_removal && lane == Lane::Low) {
             assert_eq!(known, model.given[index], "{}", lane.name());
         }
         assert!(had_removal && lane == Lane::Low || model.lost[index] == 0, "nothing was damaged");

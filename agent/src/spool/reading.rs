@@ -63,7 +63,7 @@ impl LaneFiles {
                 // The rest of this segment holds nothing; go on with the next one, or with the end of the lane.
                 Frame::End(_) => {
                     let next = self.end_of(first_seq).min(self.synced_seq) + 1;
-                    if next > self.read_seq && self.counted_through < next - 1 {
+                    if next > self.read_seq && self.told_through < next - 1 {
                         self.note(format!("the last events of segment {first_seq} are missing"));
                     }
                     self.lose_up_to(next);
@@ -89,7 +89,7 @@ impl LaneFiles {
                     return None;
                 }
                 self.read_seq = event.seq + 1;
-                self.counted_through = self.counted_through.max(event.seq);
+                self.told_through = self.told_through.max(event.seq);
                 Some(event)
             }
             Ok(Record::Dropped { from, through }) => {
@@ -97,7 +97,7 @@ impl LaneFiles {
                 if through >= self.read_seq {
                     self.lose_up_to(from);
                     self.read_seq = through + 1;
-                    self.counted_through = self.counted_through.max(through);
+                    self.told_through = self.told_through.max(through);
                 }
                 None
             }
@@ -112,16 +112,15 @@ impl LaneFiles {
     /// The numbers from the next one to before `seq` are in no record.
     fn lose_up_to(&mut self, seq: u64) {
         if seq > self.read_seq {
-            let from = self.read_seq.max(self.counted_through + 1);
-            self.damage.lost += seq.saturating_sub(from);
-            self.counted_through = self.counted_through.max(seq - 1);
+            self.damage.lost += self.counted.add(self.read_seq, seq - 1);
+            self.told_through = self.told_through.max(seq - 1);
             self.read_seq = seq;
         }
     }
 
     /// What was met before is not told again: every new connection reads from the first unacknowledged event.
     fn note(&mut self, what: impl std::fmt::Display) {
-        if self.read_seq > self.counted_through {
+        if self.read_seq > self.told_through {
             self.damage.note(format!("the {} lane of the spool: {what}", self.lane.name()));
         }
     }

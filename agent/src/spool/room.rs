@@ -81,7 +81,7 @@ impl LaneFiles {
     fn sift(&mut self, index: usize, victim: Victim, acked: u64, segment_bytes: u64) -> io::Result<GivenUp> {
         let first_seq = self.segments[index].first_seq;
         let path = segment::path(&self.directory, first_seq);
-        let sifted = match File::open(&path).and_then(|file| sift(file, self.sieve(index, Some(victim), acked))) {
+        let mut sifted = match File::open(&path).and_then(|file| sift(file, self.sieve(index, Some(victim), acked))) {
             Ok(sifted) => sifted,
             Err(error) if is_lasting(&error) && index == 0 => return self.remove_oldest(acked),
             Err(error) if is_lasting(&error) => {
@@ -91,6 +91,7 @@ impl LaneFiles {
             }
             Err(error) => return Err(error),
         };
+        self.count_missing(&mut sifted);
         self.reader = None;
         if index == 0 && !sifted.holds_event {
             self.remove_first(&path)?;
@@ -108,8 +109,7 @@ impl LaneFiles {
 
     fn sieve(&self, index: usize, victim: Option<Victim>, acked: u64) -> Sieve {
         let first_seq = self.segments[index].first_seq;
-        let (counted_through, last_seq) = (self.counted_through, self.end_of(first_seq));
-        Sieve { victim, acked, counted_through, first_seq, last_seq }
+        Sieve { victim, acked, first_seq, last_seq: self.end_of(first_seq) }
     }
 
     fn fits_into(&self, index: usize, sifted: &Sifted, segment_bytes: u64) -> bool {
@@ -166,7 +166,6 @@ impl LaneFiles {
         let last = &mut self.segments[0];
         (last.bytes, last.usage) = (segment::HEADER_BYTES, Some(Usage::default()));
         self.kept_from = self.next_seq;
-        self.counted_through = self.counted_through.max(through);
         // Without a checkpoint nothing may be appended to it: the next append begins a new segment.
         self.tail = None;
         tail.write_all_at(&content, segment::HEADER_BYTES)?;
@@ -178,10 +177,16 @@ impl LaneFiles {
 
     /// What is lost with a segment. One that cannot be opened: all its numbers.
     fn count(&mut self, path: &Path, sieve: Sieve) -> Lost {
-        File::open(path).and_then(|file| sift(file, sieve)).map(|sifted| sifted.lost).unwrap_or_else(|_| {
-            let from = sieve.first_seq.max(sieve.acked + 1).max(sieve.counted_through + 1);
-            Lost { unknown: (sieve.last_seq + 1).saturating_sub(from), ..Lost::default() }
-        })
+        let mut sifted = File::open(path).and_then(|file| sift(file, sieve)).unwrap_or_else(|_| Sifted {
+            missing: vec![(sieve.first_seq.max(sieve.acked + 1), sieve.last_seq)],
+            ..Sifted::default()
+        });
+        self.count_missing(&mut sifted);
+        sifted.lost
+    }
+
+    fn count_missing(&mut self, sifted: &mut Sifted) {
+        sifted.lost.unknown = sifted.missing.iter().map(|(from, through)| self.counted.add(*from, *through)).sum();
     }
 
     fn remove_first(&mut self, path: &Path) -> io::Result<()> {
@@ -192,7 +197,7 @@ impl LaneFiles {
         self.reader = None;
         let kept_from = self.segments.first().map_or(self.next_seq, |segment| segment.first_seq);
         self.kept_from = self.kept_from.max(kept_from);
-        self.counted_through = self.counted_through.max(kept_from - 1);
+        self.counted.forget_below(self.kept_from);
         Ok(())
     }
 }

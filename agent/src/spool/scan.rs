@@ -88,8 +88,6 @@ pub struct Sieve {
     pub victim: Option<Victim>,
     /// Events up to this number are acknowledged: they go without being lost.
     pub acked: u64,
-    /// Missing numbers up to this one were counted before.
-    pub counted_through: u64,
     /// The number in the segment's name.
     pub first_seq: u64,
     /// The last number that belongs to it.
@@ -105,10 +103,12 @@ pub struct Sifted {
     pub usage: Usage,
     /// Whether there is an event in them.
     pub holds_event: bool,
-    /// What goes.
+    /// What goes, but for what is missing.
     pub lost: Lost,
+    /// Numbers that are in no record, or in one of a later version.
+    pub missing: Vec<(u64, u64)>,
     /// The numbers that go and are not written as a record yet.
-    run: Option<(u64, u64)>,
+    pub run: Option<(u64, u64)>,
 }
 
 /// Sifts a segment. What the disk cannot read is lost like what goes: it must not stand in the way of new events.
@@ -127,7 +127,7 @@ pub fn sift(file: File, sieve: Sieve) -> io::Result<Sifted> {
             && event.seq >= expected
             && event.seq <= sieve.last_seq
         {
-            sifted.miss(expected, event.seq - 1, sieve.counted_through)?;
+            sifted.miss(expected, event.seq - 1)?;
             expected = event.seq + 1;
             let goes = |kind| sieve.victim.is_none_or(|victim| kind == victim.kind && (victim.first_too || !is_first));
             match event.kind() {
@@ -140,12 +140,12 @@ pub fn sift(file: File, sieve: Sieve) -> io::Result<Sifted> {
                     sifted.lost.events[kind.index()] += 1;
                     sifted.extend(event.seq, event.seq)?;
                 }
-                None => sifted.miss(event.seq, event.seq, sieve.counted_through)?,
+                None => sifted.miss(event.seq, event.seq)?,
             }
         }
         match record {
             Record::Dropped { from, through } if through >= expected && from <= sieve.last_seq => {
-                sifted.miss(expected, from.saturating_sub(1), sieve.counted_through)?;
+                sifted.miss(expected, from.saturating_sub(1))?;
                 let through = through.min(sieve.last_seq);
                 sifted.extend(from.max(expected), through)?;
                 expected = through + 1;
@@ -154,18 +154,18 @@ pub fn sift(file: File, sieve: Sieve) -> io::Result<Sifted> {
             _ => {}
         }
     }
-    sifted.miss(expected, sieve.last_seq, sieve.counted_through)?;
+    sifted.miss(expected, sieve.last_seq)?;
     sifted.flush()?;
     Ok(sifted)
 }
 
 impl Sifted {
     /// Numbers that are in no record.
-    fn miss(&mut self, from: u64, through: u64, counted_through: u64) -> io::Result<()> {
+    fn miss(&mut self, from: u64, through: u64) -> io::Result<()> {
         if from > through {
             return Ok(());
         }
-        self.lost.unknown += (through + 1).saturating_sub(from.max(counted_through + 1));
+        self.missing.push((from, through));
         self.extend(from, through)
     }
 
