@@ -86,7 +86,7 @@ fn fill(state: &Path, events: u64) -> u64 {
             cursor: None,
         };
         let dropped = spool.append(Lane::High, event, None).unwrap();
-        assert!(dropped.is_empty(), "the quota is too small for {events} events");
+        assert!(dropped.events.is_empty(), "the quota is too small for {events} events");
     }
     spool.sync(Lane::High).unwrap();
     spool.stats().bytes

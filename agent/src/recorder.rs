@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use collector_common::clock::Clock;
 use collector_common::collector::{Draft, Losses};
 use collector_common::event::kind::{Kind, Lane};
-use collector_common::event::payload::{DroppedEvents, Payload};
+use collector_common::event::payload::{Diagnostic, DroppedEvents, Payload, Severity};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::runtime::Handle;
@@ -41,10 +41,13 @@ pub enum Cause {
     SpoolFull,
     /// The disk refused them.
     DiskError,
+    /// The disk does not give them back as they were written, or they are of a later version. Nobody can tell their
+    /// kinds.
+    Damaged,
 }
 
 impl Cause {
-    const ALL: [Cause; 3] = [Cause::Overrun, Cause::SpoolFull, Cause::DiskError];
+    const ALL: [Cause; 4] = [Cause::Overrun, Cause::SpoolFull, Cause::DiskError, Cause::Damaged];
 
     /// The word in `DroppedEventsStatistics` and in `status`.
     pub fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Cause {
             Cause::Overrun => "overrun",
             Cause::SpoolFull => "spoolFull",
             Cause::DiskError => "diskError",
+            Cause::Damaged => "damaged",
         }
     }
 }
@@ -68,8 +72,28 @@ struct Shared {
     reported: Mutex<Reported>,
 }
 
-/// Lost events by lane, cause and kind.
-type LostTable = [[[u64; Kind::ALL.len()]; Cause::ALL.len()]; 2];
+/// Lost events by lane, cause and kind; the last place is for events whose kind is not known.
+type LostTable = [[[u64; Kind::ALL.len() + 1]; Cause::ALL.len()]; 2];
+
+/// Events that are lost for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The queue they were meant for or waited in.
+    pub lane: Lane,
+    /// `None` when nobody can tell.
+    pub kind: Option<Kind>,
+    /// Why.
+    pub cause: Cause,
+    /// How many.
+    pub events: u64,
+}
+
+impl Loss {
+    /// `Kind.cause`, as in `DroppedEventsStatistics` and in `status`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.kind.map_or("Unknown", Kind::name), self.cause.name())
+    }
+}
 
 /// What the reports that are in the spool said in all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,16 +108,17 @@ impl Counts {
         self.0.collected[kind.index()].load(Ordering::Relaxed)
     }
 
-    /// All losses: lane, kind, cause, events.
-    pub fn lost(&self) -> Vec<(Lane, Kind, Cause, u64)> {
+    /// All losses.
+    pub fn lost(&self) -> Vec<Loss> {
         let lost = *self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list = Vec::new();
         for lane in Lane::ALL {
             for (cause, by_kind) in Cause::ALL.into_iter().zip(lost[lane.index()]) {
-                list.extend(Kind::ALL.into_iter().zip(by_kind).map(|(kind, events)| (lane, kind, cause, events)));
+                let kinds = Kind::ALL.into_iter().map(Some).chain([None]);
+                list.extend(kinds.zip(by_kind).map(|(kind, events)| Loss { lane, kind, cause, events }));
             }
         }
-        list.retain(|(.., events)| *events > 0);
+        list.retain(|loss| loss.events > 0);
         list
     }
 
@@ -102,10 +127,15 @@ impl Counts {
         self.0.collected_by_lane[lane.index()].fetch_add(events, Ordering::Relaxed);
     }
 
-    fn add_lost(&self, lane: Lane, kind: Kind, cause: Cause, events: u64) {
+    fn add_lost(&self, lane: Lane, kind: impl Into<Option<Kind>>, cause: Cause, events: u64) {
         let mut lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost[lane.index()][cause as usize][kind.index()] += events;
+        lost[lane.index()][cause as usize][place(kind.into())] += events;
     }
+}
+
+/// Where a kind stands in a [`LostTable`].
+fn place(kind: Option<Kind>) -> usize {
+    kind.map_or(Kind::ALL.len(), Kind::index)
 }
 
 /// Everything the recorder works with.
@@ -243,8 +273,11 @@ impl Recorder {
     }
 
     fn count_dropped(&self, dropped: &Dropped) {
-        for (lane, kind, events) in dropped {
+        for (lane, kind, events) in &dropped.events {
             self.counts.add_lost(*lane, *kind, Cause::SpoolFull, *events);
+        }
+        for (lane, events) in Lane::ALL.into_iter().zip(dropped.damaged) {
+            self.counts.add_lost(lane, None, Cause::Damaged, events);
         }
     }
 
@@ -263,10 +296,35 @@ impl Recorder {
             if let Err(error) = self.spool.store_acknowledged() {
                 warn!("cannot write down what was acknowledged: {error}; after a restart it is sent again");
             }
+            if let Err(error) = self.spool.restore_if_gone() {
+                error!("the files of the spool are gone and cannot be made anew: {error}");
+            }
+            self.tell_damage(timers, now);
         }
         if timers.report_losses <= now {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
+        }
+    }
+
+    /// Damage is an alarm, at most one in so long a time as losses are reported: a dying disk has much to say.
+    fn tell_damage(&mut self, timers: &mut Timers, now: Instant) {
+        if timers.tell_damage > now {
+            return;
+        }
+        let settings = self.settings.borrow().clone();
+        for (lane, damage) in Lane::ALL.into_iter().zip(self.spool.take_damage()) {
+            if damage.is_empty() {
+                continue;
+            }
+            timers.tell_damage = now + REPORT_LOSSES;
+            self.counts.add_lost(lane, None, Cause::Damaged, damage.lost);
+            let more = if damage.more > 0 { format!("; and {} more", damage.more) } else { String::new() };
+            let message =
+                format!("the spool is damaged: {}{more}; {} events are lost", damage.sentences.join("; "), damage.lost);
+            error!("{message}");
+            let remark = Diagnostic::new(Severity::Error, message).with("Queue", lane.name());
+            self.record(Draft::alarm(self.clock.now(), remark.with("LostEvents", damage.lost)), &settings);
         }
     }
 
@@ -315,13 +373,13 @@ impl Counts {
                 dropped_events: 0,
                 extra_details: Default::default(),
             };
-            for (_, kind, cause, total) in lost.iter().filter(|(of, ..)| *of == lane) {
-                let before = &mut reported.lost[lane.index()][*cause as usize][kind.index()];
-                let events = total - *before;
-                *before = *total;
+            for loss in lost.iter().filter(|loss| loss.lane == lane) {
+                let before = &mut reported.lost[lane.index()][loss.cause as usize][place(loss.kind)];
+                let events = loss.events - *before;
+                *before = loss.events;
                 if events > 0 {
                     item.dropped_events += events;
-                    item.extra_details.insert(format!("{}.{}", kind.name(), cause.name()), events.to_string());
+                    item.extra_details.insert(loss.name(), events.to_string());
                 }
             }
             if item.dropped_events > 0 {
@@ -354,17 +412,19 @@ fn utc_offset_seconds(wall_us: i64) -> i32 {
 struct Timers {
     sync: [Option<Instant>; 2],
     store_acknowledged: Instant,
+    tell_damage: Instant,
     report_losses: Instant,
 }
 
 impl Timers {
     fn new(now: Instant) -> Timers {
-        Timers { sync: [None; 2], store_acknowledged: now + STORE_ACKNOWLEDGED, report_losses: now + REPORT_LOSSES }
+        let (store_acknowledged, report_losses) = (now + STORE_ACKNOWLEDGED, now + REPORT_LOSSES);
+        Timers { sync: [None; 2], store_acknowledged, tell_damage: now, report_losses }
     }
 
     fn all_due() -> Timers {
         let now = Instant::now();
-        Timers { sync: [Some(now); 2], store_acknowledged: now, report_losses: now }
+        Timers { sync: [Some(now); 2], store_acknowledged: now, tell_damage: now, report_losses: now }
     }
 
     fn next(&self) -> Instant {
@@ -402,7 +462,7 @@ mod tests {
         recorder.report_losses();
         recorder.report_losses();
         kept.sync(Lane::High).unwrap();
-        let read = || kept.read(Lane::High, &mut Vec::new()).unwrap();
+        let read = || kept.read(Lane::High).unwrap();
         let told = read().unwrap();
         assert!(told.items.concat().contains(r#""Login.overrun":"3""#), "{told:?}");
         assert_eq!(read(), None, "it was said once already");
@@ -433,7 +493,7 @@ mod tests {
         // Killed now, the agent leaves what is in the spool.
         kept.sync(Lane::High).unwrap();
         let stored: Vec<String> = (0..4)
-            .map_while(|_| kept.read(Lane::High, &mut Vec::new()).unwrap())
+            .map_while(|_| kept.read(Lane::High).unwrap())
             .map(|event| event.items.concat())
             .collect();
         assert_eq!(stored.len(), 3, "{stored:?}");

@@ -18,24 +18,31 @@
 //! * A frame is whole or it is not there: a torn or damaged one costs itself, is reported, and the next is found by its
 //!   magic. At start the end of each lane's last segment is cut back to its last whole frame.
 //! * Events of a lane are numbered from 1 without gaps. A segment's name is the number of its first event, so the
-//!   numbers go on even when everything was acknowledged and deleted but the last segment.
+//!   numbers go on even when everything was acknowledged and deleted but the last segment. A number that is in no
+//!   record is a lost event, and counted; numbers of events that were given up are in a record that says so.
 //! * A source's cursor lies in the frame of the event it produced. Each segment begins with a checkpoint of all
 //!   cursors, so the last segments of both lanes tell how far every source was read.
 //! * An event is handed to the uplink only after it was synced. What was sent is therefore found again after any crash.
-//! * Segments whose events are all acknowledged are deleted whole. When the quota is full the oldest segment goes, Low
-//!   before High, and what is lost is counted per kind.
+//! * Segments whose events are all acknowledged are deleted whole. When the quota is full, or the file system nearly so,
+//!   events go: Low before High, of the kind that uses most, from the oldest segment that holds any, the first rows of
+//!   each kind last. The segment is written anew without them, and what is lost is counted per kind.
+//! * A sync that failed is not tried again on the same file: what was not safe is written again to a new segment.
 
+pub mod damage;
+mod frames;
+mod inner;
 mod lane;
+mod reading;
 pub mod record;
+mod room;
 mod scan;
 mod segment;
 pub mod state;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,13 +52,12 @@ use collector_common::event::kind::{Kind, Lane};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use damage::Damage;
+use inner::Inner;
 use lane::LaneFiles;
 use record::{Record, StoredCursor, StoredEvent};
 use scan::keep_newest;
 use state::{BootOffset, Mark, State};
-
-/// A full segment: bytes. A smaller quota gets smaller segments, so that dropping one does not drop everything.
-const SEGMENT_BYTES: u64 = 1024 * 1024;
 
 /// Why the spool cannot be used.
 #[derive(Debug)]
@@ -81,18 +87,6 @@ pub struct Spool {
     sync_request: Arc<Notify>,
 }
 
-#[derive(Debug)]
-struct Inner {
-    directory: PathBuf,
-    lanes: [LaneFiles; 2],
-    state: State,
-    state_is_dirty: bool,
-    cursors: BTreeMap<String, StoredCursor>,
-    cursor_version: u64,
-    quota_bytes: u64,
-    _lock: File,
-}
-
 /// What was found when the spool was opened.
 #[derive(Debug, Default)]
 pub struct Opened {
@@ -102,8 +96,14 @@ pub struct Opened {
     pub damage: Vec<String>,
 }
 
-/// Events that had to make room, per lane and kind.
-pub type Dropped = Vec<(Lane, Kind, u64)>;
+/// Events that had to make room.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Per lane and kind.
+    pub events: Vec<(Lane, Kind, u64)>,
+    /// Found damaged on that occasion, per lane: nobody can tell their kind.
+    pub damaged: [u64; 2],
+}
 
 /// What `status` says about the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +114,12 @@ pub struct Stats {
     pub acked: [u64; 2],
     /// Recorded up to this number, High and Low.
     pub recorded: [u64; 2],
+    /// The file system is so full that the spool does not grow, whatever its quota.
+    pub is_disk_short: bool,
+    /// `fdatasync` and `fsync` of segments since the start.
+    pub syncs: u64,
+    /// Bytes written to segments since the start.
+    pub written_bytes: u64,
 }
 
 impl Spool {
@@ -124,20 +130,8 @@ impl Spool {
             let (what, path) = (what.to_owned(), path.to_owned());
             move |source| SpoolError { what, path, source }
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .map_err(fault("create the spool directory", &directory))?;
-        let lock_path = directory.join("lock");
-        let lock = File::create(&lock_path).map_err(fault("open the lock file", &lock_path))?;
-        lock.try_lock().map_err(|error| {
-            let source = match error {
-                TryLockError::WouldBlock => io::Error::other("another edgewarden uses this state directory"),
-                TryLockError::Error(source) => source,
-            };
-            fault("lock", &lock_path)(source)
-        })?;
+        inner::make_directory(&directory).map_err(fault("create the spool directory", &directory))?;
+        let lock = inner::lock(&directory).map_err(fault("lock", &directory.join("lock")))?;
         let mut opened = Opened::default();
         let state = State::load(&directory.join("state.json")).unwrap_or_else(|error| {
             opened.damage.push(format!("{error}; events that were acknowledged are sent again"));
@@ -158,8 +152,18 @@ impl Spool {
         let cursor_version = cursors.values().map(|cursor: &StoredCursor| cursor.version).max().unwrap_or(0);
         opened.cursors = cursors.values().map(|cursor| (cursor.source.clone(), cursor.place.clone())).collect();
         let synced = lanes.each_ref().map(|lane| lane.synced_seq);
-        let mut inner =
-            Inner { directory, lanes, state, state_is_dirty: false, cursors, cursor_version, quota_bytes, _lock: lock };
+        let mut inner = Inner {
+            directory,
+            lanes,
+            state,
+            state_is_dirty: false,
+            cursors,
+            cursor_version,
+            quota_bytes,
+            first_rows: [0; Kind::ALL.len()],
+            is_disk_short: false,
+            lock,
+        };
         inner.rewind();
         let spool = Spool {
             inner: Arc::new(Mutex::new(inner)),
@@ -176,33 +180,62 @@ impl Spool {
         mut event: StoredEvent,
         cursor: Option<SourceCursor>,
     ) -> Result<Dropped, (io::Error, Dropped)> {
+        self.sync_before_new_segment(lane);
         let mut inner = self.lock();
         event.cursor = cursor.map(|cursor| inner.version(cursor));
         event.seq = inner.lanes[lane.index()].next_seq;
-        inner.append(lane, &Record::Event(event))
+        let result = inner.append_event(lane, event);
+        self.publish_synced(&inner);
+        result
     }
 
     /// Records that a source was read further without an event.
     pub fn append_cursor(&self, cursor: SourceCursor) -> Result<Dropped, (io::Error, Dropped)> {
+        self.sync_before_new_segment(Lane::Low);
         let mut inner = self.lock();
         let cursor = inner.version(cursor);
         inner.append(Lane::Low, &Record::Cursor(cursor))
     }
 
-    /// Makes everything in a lane safe (`fdatasync`). The disk may take its time: nothing is locked meanwhile.
+    /// Makes everything in a lane safe (`fdatasync`). The disk may take its time: nothing is locked meanwhile. When it
+    /// fails, what was not safe is written again to a new segment; an error says that this failed too.
     pub fn sync(&self, lane: Lane) -> io::Result<()> {
-        let Some((file, seq)) = self.lock().lanes[lane.index()].begin_sync() else { return Ok(()) };
-        let result = file.sync_data();
-        let mut inner = self.lock();
-        let files = &mut inner.lanes[lane.index()];
-        match result {
-            Ok(()) => files.synced_seq = files.synced_seq.max(seq),
-            Err(_) => files.is_dirty = true,
-        }
-        let synced = inner.lanes.each_ref().map(|lane| lane.synced_seq);
-        drop(inner);
-        self.synced.send_replace(synced);
+        let begun = {
+            let mut inner = self.lock();
+            let files = &mut inner.lanes[lane.index()];
+            if files.is_distrusted() { None } else { Some(files.begin_sync()) }
+        };
+        let result = match begun {
+            Some(None) => return Ok(()),
+            Some(Some((file, seq, bytes))) => match file.sync_data() {
+                Ok(()) => {
+                    self.lock().lanes[lane.index()].end_sync(&file, seq, bytes);
+                    Ok(())
+                }
+                Err(error) => {
+                    let mut inner = self.lock();
+                    inner.lanes[lane.index()].distrust(&error);
+                    inner.begin_again(lane)
+                }
+            },
+            None => self.lock().begin_again(lane),
+        };
+        self.publish_synced(&self.lock());
         result
+    }
+
+    /// A full segment is made safe before the lock is taken, so that nobody waits for the disk.
+    fn sync_before_new_segment(&self, lane: Lane) {
+        if self.lock().needs_segment(lane) && self.is_dirty(lane) {
+            // The new segment cannot be begun either then, and says why.
+            let _said_later = self.sync(lane);
+        }
+    }
+
+    /// Making room can begin a new segment, which makes the old one safe, so this is due after an append too.
+    fn publish_synced(&self, inner: &Inner) {
+        let synced = inner.lanes.each_ref().map(|lane| lane.synced_seq);
+        self.synced.send_if_modified(|known| std::mem::replace(known, synced) != synced);
     }
 
     /// Whether a lane holds something that was not synced.
@@ -230,9 +263,24 @@ impl Spool {
         self.lock().rewind();
     }
 
-    /// Reads the next event of a lane that is on the disk for good. Damage met on the way is named in `damage`.
-    pub fn read(&self, lane: Lane, damage: &mut Vec<String>) -> io::Result<Option<StoredEvent>> {
-        self.lock().lanes[lane.index()].read(damage)
+    /// Reads the next event of a lane that is on the disk for good. Damage met on the way is kept for
+    /// [`Spool::take_damage`].
+    pub fn read(&self, lane: Lane) -> io::Result<Option<StoredEvent>> {
+        self.lock().lanes[lane.index()].read()
+    }
+
+    /// What was found damaged since the last time, High and Low.
+    pub fn take_damage(&self) -> [Damage; 2] {
+        self.lock().lanes.each_mut().map(|lane| std::mem::take(&mut lane.damage))
+    }
+
+    /// Makes the spool anew where somebody removed or replaced its files under the running agent. What is in the last
+    /// segments is kept; what is lost is found by its missing numbers.
+    pub fn restore_if_gone(&self) -> io::Result<()> {
+        let mut inner = self.lock();
+        let result = inner.restore_if_gone();
+        self.publish_synced(&inner);
+        result
     }
 
     /// Events of a lane that were not read yet, synced or not, and a lower bound of their bytes.
@@ -303,6 +351,9 @@ impl Spool {
             bytes: inner.bytes(),
             acked: inner.state.acked,
             recorded: inner.lanes.each_ref().map(|lane| lane.next_seq - 1),
+            is_disk_short: inner.is_disk_short,
+            syncs: inner.lanes.iter().map(|lane| lane.syncs).sum(),
+            written_bytes: inner.lanes.iter().map(|lane| lane.written_bytes).sum(),
         }
     }
 
@@ -312,92 +363,7 @@ impl Spool {
     }
 }
 
-impl Inner {
-    fn bytes(&self) -> u64 {
-        self.lanes.iter().map(LaneFiles::bytes).sum()
-    }
-
-    fn rewind(&mut self) {
-        for lane in Lane::ALL {
-            self.lanes[lane.index()].rewind(self.state.acked[lane.index()]);
-        }
-    }
-
-    fn version(&mut self, cursor: SourceCursor) -> StoredCursor {
-        self.cursor_version += 1;
-        StoredCursor { source: cursor.source, place: cursor.place, version: self.cursor_version }
-    }
-
-    fn append(&mut self, lane: Lane, record: &Record) -> Result<Dropped, (io::Error, Dropped)> {
-        let mut dropped = Dropped::new();
-        let result = self.try_append(lane, record, &mut dropped).or_else(|error| match error.kind() {
-            // The disk is fuller than the quota foresaw: give up what the quota would give up, and try once more.
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.drop_oldest(&mut dropped)?;
-                self.try_append(lane, record, &mut dropped)
-            }
-            _ => Err(error),
-        });
-        match result {
-            Ok(()) => {
-                // Only what is in the file may be carried over into the next checkpoint.
-                keep_newest(&mut self.cursors, record.cursors().to_vec());
-                Ok(dropped)
-            }
-            Err(error) => Err((error, dropped)),
-        }
-    }
-
-    fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
-        while self.bytes() >= self.quota_bytes && self.drop_oldest(dropped)? {}
-        let segment_bytes = SEGMENT_BYTES.min(self.quota_bytes / 8);
-        if self.lanes[lane.index()].needs_segment(segment_bytes) {
-            self.begin_segment(lane)?;
-        }
-        self.lanes[lane.index()].append(record)
-    }
-
-    fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
-        self.lanes[lane.index()].begin_segment(self.cursors.values().cloned().collect())
-    }
-
-    /// Gives up the oldest segment, Low before High; `false` when there is none that holds an event.
-    fn drop_oldest(&mut self, dropped: &mut Dropped) -> io::Result<bool> {
-        for lane in [Lane::Low, Lane::High] {
-            let acked = self.state.acked[lane.index()];
-            if !self.lanes[lane.index()].holds_event() {
-                continue;
-            }
-            let lost = match self.lanes[lane.index()].drop_oldest(acked)? {
-                Some(lost) => Some(lost),
-                None => {
-                    self.begin_segment(lane)?;
-                    self.lanes[lane.index()].drop_oldest(acked)?
-                }
-            };
-            if let Some(lost) = lost {
-                dropped.extend(lost.into_iter().map(|(kind, events)| (lane, kind, events)));
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn store_state(&mut self) -> io::Result<()> {
-        for lane in Lane::ALL {
-            let acked = self.state.acked[lane.index()];
-            if acked + 1 >= self.lanes[lane.index()].next_seq {
-                // Nothing of this lane can be rendered again, so only the newest mark is of use.
-                let newest = self.state.marks.iter().rfind(|mark| mark.lane == lane).copied();
-                self.state.marks.retain(|mark| mark.lane != lane);
-                self.state.marks.extend(newest);
-            }
-        }
-        self.state.store(&self.directory.join("state.json"))?;
-        self.state_is_dirty = false;
-        Ok(())
-    }
-}
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -152,8 +152,8 @@ impl Sources {
     pub fn status(&self) -> Status {
         let (link, spool, now) = (self.link.get(), self.spool.stats(), self.clock.now());
         let mut lost_by_cause = BTreeMap::new();
-        for (_, kind, cause, events) in self.counts.lost() {
-            *lost_by_cause.entry(format!("{}.{}", kind.name(), cause.name())).or_default() += events;
+        for loss in self.counts.lost() {
+            *lost_by_cause.entry(loss.name()).or_default() += loss.events;
         }
         let seconds_since = |then: &Reading| {
             (then.boot == now.boot && then.boottime_us > 0)
@@ -195,7 +195,7 @@ pub fn event_counts(counts: &Counts, link: &LinkStatus) -> EventCounts {
     EventCounts {
         collected: by_kind.values().sum(),
         acknowledged: link.get().acknowledged_events,
-        lost: counts.lost().iter().map(|(.., events)| events).sum(),
+        lost: counts.lost().iter().map(|loss| loss.events).sum(),
         by_kind,
     }
 }

@@ -1,51 +1,69 @@
-//! One lane of the spool: its segments, the end that is appended to and the end that is read.
+//! One lane of the spool: its segments and the end that is appended to. `reading.rs` reads it, `room.rs` gives it up.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use collector_common::clock::Reading;
-use collector_common::event::kind::{Kind, Lane};
+use collector_common::event::kind::Lane;
 
-use nix::errno::Errno;
+use super::damage::{Counted, Damage};
+use super::frames::{Frame, Frames};
+use super::record::{Checkpoint, Record, Sealed, StoredCursor};
+use super::scan::{Found, scan, sealed_before};
+use super::segment;
+use super::usage::Usage;
 
-use super::record::{Record, StoredCursor, StoredEvent};
-use super::scan::{Found, count_unacknowledged, scan, scan_whole};
-use super::segment::{self, Frame};
-
-/// One lane. All numbers of events are counted from 1 and have no gaps.
+/// One lane. Its events are numbered from 1, and each number is in a record of its own or of events given up.
 #[derive(Debug)]
 pub struct LaneFiles {
-    lane: Lane,
-    directory: PathBuf,
+    pub(super) lane: Lane,
+    pub(super) directory: PathBuf,
     /// In order of their first event; the last one is appended to.
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     /// The last segment, once it begins with a checkpoint that can be read: only then may older ones be deleted.
-    tail: Option<Arc<File>>,
+    pub(super) tail: Option<Arc<File>>,
     /// The number the next event gets.
     pub next_seq: u64,
     /// All events up to this one are on the disk for good.
     pub synced_seq: u64,
+    /// The length of the tail up to which it is on the disk for good.
+    pub(super) synced_bytes: u64,
     /// Something was appended since the last sync.
     pub is_dirty: bool,
+    /// A sync failed. The kernel may have marked the pages clean all the same, so another sync of the same file proves
+    /// nothing (<https://lwn.net/Articles/752063/>): what was not synced is written again to a new segment.
+    pub(super) is_distrusted: bool,
+    /// Numbers below this one went knowingly: acknowledged, or given up and counted.
+    pub(super) kept_from: u64,
     /// The number of the next event to read.
-    read_seq: u64,
-    reader: Option<Reader>,
+    pub(super) read_seq: u64,
+    pub(super) reader: Option<Reader>,
+    /// The numbers up to this one were read or found missing once: there is nothing new to tell about them.
+    pub(super) told_through: u64,
+    /// Which numbers were found missing and counted.
+    pub(super) counted: Counted,
+    /// Found, and not told yet.
+    pub damage: Damage,
+    /// `fdatasync` and `fsync` of segments since the start.
+    pub syncs: u64,
+    /// Bytes written to segments since the start.
+    pub written_bytes: u64,
 }
 
 #[derive(Debug)]
-struct Segment {
-    first_seq: u64,
-    bytes: u64,
+pub(super) struct Segment {
+    pub(super) first_seq: u64,
+    pub(super) bytes: u64,
+    /// What its events take; `None` until somebody has to know.
+    pub(super) usage: Option<Usage>,
 }
 
 #[derive(Debug)]
-struct Reader {
-    first_seq: u64,
-    file: File,
-    offset: u64,
+pub(super) struct Reader {
+    pub(super) first_seq: u64,
+    pub(super) frames: Frames,
 }
 
 impl LaneFiles {
@@ -60,9 +78,11 @@ impl LaneFiles {
                 fs::remove_file(&path)?;
                 continue;
             }
-            match segment::first_seq(&path) {
-                Some(first_seq) => segments.push(Segment { first_seq, bytes: fs::metadata(&path)?.len() }),
-                None => found.damage.push(format!("{} is not a file of the spool; it is left alone", path.display())),
+            match (segment::first_seq(&path), fs::metadata(&path)) {
+                (Some(first_seq), Ok(metadata)) if metadata.is_file() => {
+                    segments.push(Segment { first_seq, bytes: metadata.len(), usage: None });
+                }
+                _ => found.damage.push(format!("{} is not a file of the spool; it is left alone", path.display())),
             }
         }
         segments.sort_by_key(|segment| segment.first_seq);
@@ -73,18 +93,28 @@ impl LaneFiles {
             tail: None,
             next_seq: 1,
             synced_seq: 0,
+            synced_bytes: 0,
             is_dirty: false,
+            is_distrusted: false,
+            kept_from: 1,
             read_seq: 1,
             reader: None,
+            told_through: 0,
+            counted: Counted::default(),
+            damage: Damage::default(),
+            syncs: 0,
+            written_bytes: 0,
         };
         files.recover_tail(&mut found)?;
         files.synced_seq = files.next_seq - 1;
-        files.read_seq = files.first_kept();
+        files.kept_from = files.segments.first().map_or(files.next_seq, |segment| segment.first_seq);
+        files.read_seq = files.kept_from;
         Ok((files, found))
     }
 
     /// Reads the last segment, and the ones before it as far back as the newest checkpoint: the last one's may be
-    /// damaged. Then nothing is appended to it, so that the next one begins with a checkpoint.
+    /// damaged. Then nothing is appended to it, so that the next one begins with a checkpoint; neither is anything to
+    /// one that the disk cannot read.
     fn recover_tail(&mut self, found: &mut Found) -> io::Result<()> {
         let Some(last) = self.segments.last_mut() else { return Ok(()) };
         let path = segment::path(&self.directory, last.first_seq);
@@ -95,27 +125,45 @@ impl LaneFiles {
         let scan = scan(&file, &path, found)?;
         if scan.torn_bytes > 0 {
             found.damage.push(format!("{}: {} bytes at the end were half written", path.display(), scan.torn_bytes));
-            file.set_len(scan.end.min(last.bytes))?;
         }
-        // What the kernel still held when the last agent died is not on the disk yet, and is sent as if it were.
-        file.sync_data()?;
-        last.bytes = scan.end;
         self.next_seq = last.first_seq.max(scan.last_seq.saturating_add(1));
+        last.usage = Some(scan.usage);
         let mut has_checkpoint = scan.has_checkpoint;
-        self.tail = has_checkpoint.then(|| Arc::new(file));
+        // What the kernel still held when the last agent died is not on the disk yet, and is sent as if it were.
+        let cut = if scan.torn_bytes > 0 { file.set_len(scan.end.min(last.bytes)) } else { Ok(()) };
+        let safe = cut.and_then(|()| file.sync_data());
+        if let Err(error) = &safe {
+            found.damage.push(format!("{}: {error}; a new segment is begun", path.display()));
+        }
+        if scan.unreadable_bytes > 0 {
+            found.damage.push(format!("{}: the disk cannot read {} bytes", path.display(), scan.unreadable_bytes));
+        }
+        if scan.unreadable_bytes == 0 && safe.is_ok() {
+            (last.bytes, self.synced_bytes) = (scan.end, scan.end);
+            self.tail = has_checkpoint.then(|| Arc::new(file));
+        }
         for older in self.segments.iter().rev().skip(1) {
             if has_checkpoint {
                 break;
             }
             let path = segment::path(&self.directory, older.first_seq);
-            has_checkpoint = scan_whole(&path, found)?.has_checkpoint;
+            match File::open(&path).and_then(|file| super::scan::scan(&file, &path, found)) {
+                Ok(scan) => has_checkpoint = scan.has_checkpoint,
+                Err(error) => found.damage.push(format!("cannot read {}: {error}", path.display())),
+            }
         }
+        self.learn_usage();
         Ok(())
     }
 
-    /// The number of the oldest event that may still be read.
-    fn first_kept(&self) -> u64 {
-        self.segments.first().map_or(self.next_seq, |segment| segment.first_seq)
+    /// What each segment says about the one before it.
+    fn learn_usage(&mut self) {
+        for index in 1..self.segments.len() {
+            let path = segment::path(&self.directory, self.segments[index].first_seq);
+            let before = &mut self.segments[index - 1];
+            let fits = |sealed: &Sealed| sealed.first_seq == before.first_seq && sealed.bytes == before.bytes;
+            before.usage = sealed_before(&path).filter(fits).map(|sealed| sealed.usage);
+        }
     }
 
     /// Bytes on the disk.
@@ -128,43 +176,106 @@ impl LaneFiles {
         self.tail.is_none() || self.segments.last().is_none_or(|tail| tail.bytes >= segment_bytes)
     }
 
-    /// Whether there is an event that could be given up.
-    pub fn holds_event(&self) -> bool {
-        self.first_kept() < self.next_seq
-    }
-
     /// Numbers up to this one were given before, whatever became of the events: they are never given again.
     pub fn never_reuse(&mut self, acked: u64) {
         self.next_seq = self.next_seq.max(acked + 1);
         self.synced_seq = self.next_seq - 1;
     }
 
-    /// Events that are kept and not read yet.
-    pub fn unread(&self) -> u64 {
-        self.next_seq.saturating_sub(self.read_seq.max(self.first_kept()))
-    }
-
-    /// A lower bound of the bytes that are kept and not read yet.
-    pub fn unread_bytes(&self) -> u64 {
-        let Some(reader) = &self.reader else {
-            return self.segments.iter().filter(|s| s.first_seq >= self.read_seq).map(|s| s.bytes).sum();
-        };
-        let later = self.segments.iter().filter(|s| s.first_seq >= reader.first_seq).map(|s| s.bytes);
-        later.sum::<u64>().saturating_sub(reader.offset)
-    }
-
     /// Begins a new segment whose first record is what all sources were read up to. It takes the place of one that
     /// holds no event, such as one that is full of cursors.
     pub fn begin_segment(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
-        if let Some(old) = &self.tail {
-            old.sync_data()?;
+        if let Some(old) = self.tail.clone().filter(|_| self.is_dirty && !self.is_distrusted) {
+            self.syncs += 1;
+            if let Err(error) = old.sync_data() {
+                self.distrust(&error);
+            }
         }
-        let checkpoint = Record::Checkpoint(cursors).encode().map_err(io::Error::other)?;
-        let path = segment::path(&self.directory, self.next_seq);
-        let (file, bytes) = segment::create(&path, self.lane, self.next_seq, &checkpoint)?;
-        self.segments.retain(|old| old.first_seq != self.next_seq);
-        self.segments.push(Segment { first_seq: self.next_seq, bytes });
+        if self.is_distrusted {
+            return self.begin_again(cursors);
+        }
+        self.install(self.next_seq, cursors, &[], None)?;
+        (self.synced_seq, self.is_dirty) = (self.next_seq - 1, false);
+        Ok(())
+    }
+
+    /// Remembers that a sync failed.
+    pub fn distrust(&mut self, error: &io::Error) {
+        self.is_distrusted = true;
+        self.is_dirty = true;
+        self.damage.note(format!(
+            "the {} lane of the spool could not be synced: {error}; what was not safe is written again",
+            self.lane.name()
+        ));
+    }
+
+    /// Whether a sync of the tail would prove nothing.
+    pub fn is_distrusted(&self) -> bool {
+        self.is_distrusted
+    }
+
+    /// Writes what was not synced to a new segment. It is still in the page cache, or in a file that lost its name;
+    /// where it is not, the numbers are missing and counted when they are read.
+    pub fn begin_again(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
+        let mut kept = Vec::new();
+        let mut usage = Usage::default();
+        if let Some(tail) = &self.tail {
+            let mut frames = Frames::new(tail.try_clone()?, self.synced_bytes);
+            loop {
+                match frames.next()? {
+                    Frame::Whole(body) => {
+                        let record = Record::decode(&body);
+                        if let Ok(Some((event, is_first))) = record.as_ref().map(Record::event)
+                            && let Some(kind) = event.kind()
+                        {
+                            usage.add(kind, is_first, segment::framed_bytes(&body));
+                        }
+                        kept.extend(segment::frame(&body)?);
+                    }
+                    Frame::Damaged(_) => {}
+                    Frame::End(_) => break,
+                }
+            }
+        }
+        let (old, synced_bytes) = (self.tail.clone(), self.synced_bytes);
+        let old_first_seq = self.segments.last().map(|segment| segment.first_seq);
+        let first_seq = self.synced_seq + 1;
+        self.install(first_seq, cursors, &kept, Some(usage))?;
+        if let (Some(old), [.., before, _]) = (old, self.segments.as_mut_slice())
+            && Some(before.first_seq) == old_first_seq
+        {
+            // A tail of frames that are elsewhere too is skipped by their numbers, so it may also stay.
+            if old.set_len(synced_bytes).is_ok() {
+                before.bytes = synced_bytes;
+            }
+            before.usage = None;
+        }
+        (self.synced_seq, self.is_dirty, self.is_distrusted) = (self.next_seq - 1, false, false);
+        Ok(())
+    }
+
+    /// Makes a segment, and appends to it from now on.
+    fn install(
+        &mut self,
+        first_seq: u64,
+        cursors: Vec<StoredCursor>,
+        frames: &[u8],
+        usage: Option<Usage>,
+    ) -> io::Result<()> {
+        let before = self.segments.iter().rev().find(|segment| segment.first_seq < first_seq);
+        let before = before.and_then(|before| {
+            before.usage.map(|usage| Sealed { first_seq: before.first_seq, bytes: before.bytes, usage })
+        });
+        let checkpoint = Record::Checkpoint(Checkpoint { cursors, before });
+        let content = [encode(&checkpoint)?.as_slice(), frames].concat();
+        let path = segment::path(&self.directory, first_seq);
+        let (file, bytes) = segment::create(&path, self.lane, first_seq, &content)?;
+        self.syncs += 2;
+        self.written_bytes += bytes;
+        self.segments.retain(|old| old.first_seq < first_seq);
+        self.segments.push(Segment { first_seq, bytes, usage: Some(usage.unwrap_or_default()) });
         self.tail = Some(Arc::new(file));
+        self.synced_bytes = bytes;
         self.reader = None;
         // Only then may the older segments go, with the cursors in them.
         sync_directory(&self.directory)
@@ -172,131 +283,78 @@ impl LaneFiles {
 
     /// Appends a record. An event must carry [`LaneFiles::next_seq`]. When it fails, the file is as it was before.
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        let frame = encode(record)?;
         let (Some(tail), Some(last)) = (&self.tail, self.segments.last_mut()) else {
             return Err(io::Error::other("no segment was begun"));
         };
-        let frame = segment::frame(&record.encode().map_err(io::Error::other)?)?;
         if let Err(error) = tail.write_all_at(&frame, last.bytes) {
+            // The reader may have seen what is not there any more.
+            self.reader = None;
             // Half a frame is cut off at once, or by the next start where even that fails.
             return Err(tail.set_len(last.bytes).err().unwrap_or(error));
         }
         last.bytes += frame.len() as u64;
+        self.written_bytes += frame.len() as u64;
         self.is_dirty = true;
-        if matches!(record, Record::Event(_)) {
+        if let Some((event, is_first)) = record.event() {
             self.next_seq += 1;
+            if let (Some(kind), Some(usage)) = (event.kind(), &mut last.usage) {
+                usage.add(kind, is_first, frame.len() as u64);
+            }
         }
         Ok(())
     }
 
-    /// What to sync, and up to which event that makes the lane safe; `None` when there is nothing new.
-    pub fn begin_sync(&mut self) -> Option<(Arc<File>, u64)> {
-        let tail = self.tail.clone()?;
-        std::mem::take(&mut self.is_dirty).then(|| (tail, self.next_seq - 1))
+    /// What to sync, and up to which event and which byte that makes the lane safe; `None` when there is nothing new.
+    pub fn begin_sync(&mut self) -> Option<(Arc<File>, u64, u64)> {
+        let (tail, bytes) = (self.tail.clone()?, self.segments.last()?.bytes);
+        std::mem::take(&mut self.is_dirty).then(|| (tail, self.next_seq - 1, bytes))
     }
 
-    /// Goes back to the first event behind `acked`.
-    pub fn rewind(&mut self, acked: u64) {
-        self.read_seq = (acked + 1).max(self.first_kept());
-        self.reader = None;
-    }
-
-    /// Reads the next event that is on the disk for good. Damage on the way is named in `damage`.
-    pub fn read(&mut self, damage: &mut Vec<String>) -> io::Result<Option<StoredEvent>> {
-        self.read_seq = self.read_seq.max(self.first_kept());
-        while self.read_seq <= self.synced_seq {
-            let (mut reader, frame) = match self.next_frame() {
-                Ok(Some(found)) => found,
-                Ok(None) => return Ok(None),
-                Err(error) if is_lasting(&error) && self.skip_segment() => {
-                    damage.push(format!(
-                        "a segment of {} cannot be read, its events are lost: {error}",
-                        self.lane.name()
-                    ));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match frame {
-                Frame::Whole { body, next } => {
-                    reader.offset = next;
-                    self.reader = Some(reader);
-                    match Record::decode(&body) {
-                        Ok(Record::Event(event)) if event.seq >= self.read_seq => {
-                            self.read_seq = event.seq + 1;
-                            return Ok(Some(event));
-                        }
-                        Ok(_) => {}
-                        Err(error) => damage.push(format!("{}: a record cannot be read: {error}", self.lane.name())),
-                    }
-                }
-                Frame::Damaged { next } => {
-                    let lost = next - reader.offset;
-                    damage.push(format!(
-                        "segment {} of {}: {lost} bytes are damaged",
-                        reader.first_seq,
-                        self.lane.name()
-                    ));
-                    self.reader = Some(Reader { offset: next, ..reader });
-                }
-                // The rest of this segment holds nothing; go on with the next one, or with the end of the lane.
-                Frame::End { .. } => self.read_seq = self.end_of(reader.first_seq).min(self.synced_seq) + 1,
-            }
-        }
-        Ok(None)
-    }
-
-    fn next_frame(&mut self) -> io::Result<Option<(Reader, Frame)>> {
-        let Some(reader) = self.take_reader()? else { return Ok(None) };
-        let frame = segment::read_frame(&reader.file, reader.offset)?;
-        Ok(Some((reader, frame)))
-    }
-
-    /// Goes on behind the segment that holds `read_seq`, if it is not the last one.
-    fn skip_segment(&mut self) -> bool {
-        let next = self.segments.iter().find(|segment| segment.first_seq > self.read_seq);
-        let Some(next) = next.map(|segment| segment.first_seq) else { return false };
-        (self.read_seq, self.reader) = (next, None);
-        true
-    }
-
-    /// The reader of the segment that holds `read_seq`.
-    fn take_reader(&mut self) -> io::Result<Option<Reader>> {
-        let Some(segment) = self.segments.iter().rev().find(|segment| segment.first_seq <= self.read_seq) else {
-            return Ok(None);
-        };
-        match self.reader.take() {
-            Some(reader) if reader.first_seq == segment.first_seq => Ok(Some(reader)),
-            _ => {
-                let file = File::open(segment::path(&self.directory, segment.first_seq))?;
-                Ok(Some(Reader { first_seq: segment.first_seq, file, offset: segment::HEADER_BYTES }))
-            }
+    /// What was synced is safe now.
+    pub fn end_sync(&mut self, file: &Arc<File>, seq: u64, bytes: u64) {
+        self.syncs += 1;
+        self.synced_seq = self.synced_seq.max(seq);
+        if self.tail.as_ref().is_some_and(|tail| Arc::ptr_eq(tail, file)) {
+            self.synced_bytes = self.synced_bytes.max(bytes);
         }
     }
 
-    /// When the first event behind `acked` happened.
-    pub fn oldest_behind(&self, acked: u64) -> Option<Reading> {
-        let seq = (acked + 1).max(self.first_kept());
-        let segment = self.segments.iter().rev().find(|segment| segment.first_seq <= seq)?;
-        let file = File::open(segment::path(&self.directory, segment.first_seq)).ok()?;
-        let mut offset = segment::HEADER_BYTES;
-        loop {
-            match segment::read_frame(&file, offset).ok()? {
-                Frame::Whole { body, next } => {
-                    offset = next;
-                    if let Ok(Record::Event(event)) = Record::decode(&body)
-                        && event.seq >= seq
-                    {
-                        return Some(event.at);
-                    }
-                }
-                Frame::Damaged { next } => offset = next,
-                Frame::End { .. } => return None,
-            }
+    /// Whether the file that is appended to is still the one under its name.
+    pub fn is_in_place(&self) -> bool {
+        let (Some(tail), Some(last)) = (&self.tail, self.segments.last()) else { return self.directory.is_dir() };
+        let named = fs::metadata(segment::path(&self.directory, last.first_seq));
+        match (named, tail.metadata()) {
+            (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            (Err(error), _) => error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::NotADirectory,
+            // A look that fails says nothing about the file.
+            (Ok(_), Err(_)) => true,
         }
+    }
+
+    /// Makes the directory anew. What is in the tail is still there, because it is open, and is written again. The
+    /// numbers in older segments that are gone are lost; of those that had to make room before some count twice.
+    pub fn restore(&mut self, acked: u64, cursors: Vec<StoredCursor>) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let tail = self.segments.last().filter(|_| self.tail.is_some()).map(|tail| tail.first_seq);
+        let directory = self.directory.clone();
+        self.segments.retain(|old| segment::path(&directory, old.first_seq).is_file());
+        if let Some(first_seq) = tail {
+            (self.synced_bytes, self.synced_seq) = (segment::HEADER_BYTES, first_seq - 1);
+        } else {
+            self.synced_seq = self.next_seq - 1;
+        }
+        self.begin_again(cursors)?;
+        let first_kept = self.segments.first().map_or(self.next_seq, |segment| segment.first_seq);
+        if first_kept > self.kept_from {
+            self.damage.lost += self.counted.add(self.kept_from.max(acked + 1), first_kept - 1);
+            self.kept_from = first_kept;
+        }
+        Ok(())
     }
 
     /// The number of the last event of the segment that begins with `first_seq`.
-    fn end_of(&self, first_seq: u64) -> u64 {
+    pub(super) fn end_of(&self, first_seq: u64) -> u64 {
         let next = self.segments.iter().find(|segment| segment.first_seq > first_seq);
         next.map_or(self.next_seq, |segment| segment.first_seq) - 1
     }
@@ -308,31 +366,23 @@ impl LaneFiles {
             && let [oldest, next, ..] = self.segments.as_slice()
             && next.first_seq <= acked + 1
         {
-            fs::remove_file(segment::path(&self.directory, oldest.first_seq))?;
+            remove_if_there(&segment::path(&self.directory, oldest.first_seq))?;
+            self.kept_from = self.kept_from.max(next.first_seq);
+            self.counted.forget_below(self.kept_from);
             self.segments.remove(0);
         }
         Ok(())
     }
-
-    /// Deletes the oldest segment to make room, and counts the events in it that were not acknowledged. The last
-    /// segment is given up too when `begin_segment` was called just before.
-    pub fn drop_oldest(&mut self, acked: u64) -> io::Result<Option<Vec<(Kind, u64)>>> {
-        let [oldest, _, ..] = self.segments.as_slice() else { return Ok(None) };
-        let path = segment::path(&self.directory, oldest.first_seq);
-        let lost = count_unacknowledged(&path, acked);
-        fs::remove_file(&path)?;
-        self.segments.remove(0);
-        Ok(Some(lost))
-    }
 }
 
-/// Whether reading again cannot help: the file is gone, or the flash under it (`read(2)`, and what file systems with
-/// checksums say).
-fn is_lasting(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EIO | Errno::ENOENT | Errno::EBADMSG | Errno::EUCLEAN)
-    )
+/// A record in its frame.
+pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
+    segment::frame(&record.encode().map_err(io::Error::other)?)
+}
+
+/// Deletes a file that may be gone already.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Makes the names in a directory durable.

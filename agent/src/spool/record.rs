@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::segment::MAX_SEQ;
+use super::usage::Usage;
 
 /// One thing that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +18,37 @@ pub enum Record {
     Event(StoredEvent),
     /// A source was read further without an event.
     Cursor(StoredCursor),
-    /// All cursors known when a segment was begun, so that older segments may be deleted.
-    Checkpoint(Vec<StoredCursor>),
+    /// What is known when a segment is begun.
+    Checkpoint(Checkpoint),
+    /// One of the first events of its kind since the agent started: it is given up last.
+    FirstRow(StoredEvent),
+    /// In place of events that had to make room, and were counted then.
+    Dropped {
+        /// The number of the first one.
+        from: u64,
+        /// The number of the last one.
+        through: u64,
+    },
+}
+
+/// What is known when a segment is begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// All cursors, so that older segments may be deleted.
+    pub cursors: Vec<StoredCursor>,
+    /// What lies in the segment before, so that it need not be read to know.
+    pub before: Option<Sealed>,
+}
+
+/// A segment that is not appended to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The number in its name.
+    pub first_seq: u64,
+    /// Its length. When the file has another one, it was changed since, and this is out of date.
+    pub bytes: u64,
+    /// What its events take.
+    pub usage: Usage,
 }
 
 /// An event as it is kept: serialised once, its two timestamps still to be rendered.
@@ -68,7 +98,12 @@ impl Record {
     /// Reads a body whose checksum was right. An error means a format this version does not know.
     pub fn decode(body: &[u8]) -> Result<Record, String> {
         match postcard::from_bytes(body).map_err(|error| error.to_string())? {
-            Record::Event(event) if event.seq > MAX_SEQ => Err(format!("no event can have the number {}", event.seq)),
+            Record::Event(event) | Record::FirstRow(event) if event.seq > MAX_SEQ => {
+                Err(format!("no event can have the number {}", event.seq))
+            }
+            Record::Dropped { from, through } if from == 0 || from > through || through > MAX_SEQ => {
+                Err(format!("no events can have the numbers {from} to {through}"))
+            }
             record => Ok(record),
         }
     }
@@ -76,9 +111,19 @@ impl Record {
     /// The cursors in it.
     pub fn cursors(&self) -> &[StoredCursor] {
         match self {
-            Record::Event(event) => event.cursor.as_slice(),
+            Record::Event(event) | Record::FirstRow(event) => event.cursor.as_slice(),
             Record::Cursor(cursor) => std::slice::from_ref(cursor),
-            Record::Checkpoint(cursors) => cursors,
+            Record::Checkpoint(checkpoint) => &checkpoint.cursors,
+            Record::Dropped { .. } => &[],
+        }
+    }
+
+    /// The event in it, and whether it is one of the first of its kind.
+    pub fn event(&self) -> Option<(&StoredEvent, bool)> {
+        match self {
+            Record::Event(event) => Some((event, false)),
+            Record::FirstRow(event) => Some((event, true)),
+            _ => None,
         }
     }
 }

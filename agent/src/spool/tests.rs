@@ -1,9 +1,11 @@
+use std::fs;
+
 use super::*;
 use collector_common::clock::{Origin, Reading};
 
 const QUOTA: u64 = 64 * 1024 * 1024;
 
-fn event(text: &str) -> StoredEvent {
+pub fn event(text: &str) -> StoredEvent {
     let at = Reading { boot: Uuid::nil(), boottime_us: 1, wall_us: 2, origin: Origin::Clock };
     StoredEvent {
         seq: 0,
@@ -21,12 +23,12 @@ fn cursor(place: &str) -> Option<SourceCursor> {
 }
 
 fn read_all(spool: &Spool, lane: Lane) -> (Vec<(u64, String)>, Vec<String>) {
-    let mut damage = Vec::new();
     let mut events = Vec::new();
-    while let Some(event) = spool.read(lane, &mut damage).unwrap() {
+    while let Some(event) = spool.read(lane).unwrap() {
         events.push((event.seq, event.items[0].clone()));
     }
-    (events, damage)
+    let [high, low] = spool.take_damage();
+    (events, if lane == Lane::High { high.sentences } else { low.sentences })
 }
 
 fn tail(directory: &Path, lane: &str) -> PathBuf {
@@ -132,7 +134,8 @@ fn a_full_spool_gives_up_the_oldest_low_events_first_and_counts_them() {
     let (spool, _) = Spool::open(directory.path(), quota).unwrap();
     let long = "x".repeat(500);
     let mut lost = [0, 0];
-    let mut note = |dropped: Dropped| dropped.into_iter().for_each(|(lane, _, events)| lost[lane.index()] += events);
+    let mut note =
+        |dropped: Dropped| dropped.events.into_iter().for_each(|(lane, _, events)| lost[lane.index()] += events);
     for _ in 0..20 {
         note(spool.append(Lane::High, event(&long), None).unwrap());
     }
@@ -260,7 +263,7 @@ fn cursors_without_events_do_not_fill_the_spool() {
     for place in 0..1000 {
         let place = format!("{place:0100}");
         let dropped = spool.append_cursor(SourceCursor { source: "journal".to_owned(), place }).unwrap();
-        assert_eq!(dropped, []);
+        assert_eq!(dropped, Dropped::default());
     }
     assert!(spool.stats().bytes < quota / 4, "{:?}", spool.stats());
     spool.append(Lane::Low, event("b"), None).unwrap();
@@ -360,4 +363,181 @@ fn marks_and_offsets_are_kept() {
     assert_eq!(spool.mark(Lane::Low, boot, 5), None);
     assert_eq!(spool.mark(Lane::High, other, 5), None);
     assert_eq!(spool.boot_offset_us(other), Some(30));
+}
+
+#[test]
+fn every_flipped_byte_costs_at_most_what_it_touches_and_lost_numbers_are_counted() {
+    let whole = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(whole.path(), QUOTA).unwrap();
+    let mut ends = Vec::new();
+    for text in ["first", "second", "third"] {
+        spool.append(Lane::High, event(text), cursor(text)).unwrap();
+        ends.push(fs::metadata(tail(whole.path(), "high")).unwrap().len() as usize);
+    }
+    drop(spool);
+    let name = tail(whole.path(), "high").file_name().unwrap().to_owned();
+    let bytes = fs::read(tail(whole.path(), "high")).unwrap();
+    for at in 0..bytes.len() {
+        let directory = tempfile::tempdir().unwrap();
+        let lane = directory.path().join("spool/high");
+        fs::create_dir_all(&lane).unwrap();
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x41;
+        fs::write(lane.join(&name), flipped).unwrap();
+        // "second" is one byte longer than "first", in the text and in the cursor.
+        let first_begins = ends[0] - (ends[1] - ends[0]) + 2;
+        let touched = if at < first_begins { 0 } else { 1 + ends.iter().filter(|end| **end <= at).count() as u64 };
+        let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+        assert!(!opened.damage.is_empty(), "byte {at}");
+        spool.append(Lane::High, event("later"), None).unwrap();
+        spool.sync(Lane::High).unwrap();
+        let mut read = Vec::new();
+        while let Some(event) = spool.read(Lane::High).unwrap() {
+            read.push(event.items[0].clone());
+        }
+        let expected: Vec<_> = ["first", "second", "third", "later"]
+            .into_iter()
+            .zip(1..)
+            .filter(|(_, seq)| *seq != touched)
+            .map(|(text, _)| format!(r#"{{"Text":"{text}"}}"#))
+            .collect();
+        assert_eq!(read, expected, "byte {at}");
+        // The number of a damaged last event is given again, so that no number is missing.
+        let lost = u64::from(touched == 1 || touched == 2);
+        assert_eq!(spool.take_damage()[0].lost, lost, "byte {at}");
+        spool.rewind();
+        assert_eq!(read_all(&spool, Lane::High).0.len(), expected.len());
+        assert_eq!(spool.take_damage()[0], Damage::default(), "the same damage is told once");
+    }
+}
+
+#[test]
+fn events_of_a_kind_of_a_later_version_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    for kind in [Kind::Login as u8, 200, Kind::Login as u8] {
+        spool.append(Lane::Low, StoredEvent { kind, ..event("a") }, None).unwrap();
+    }
+    spool.sync(Lane::Low).unwrap();
+    let seqs: Vec<_> = std::iter::from_fn(|| spool.read(Lane::Low).unwrap()).map(|event| event.seq).collect();
+    assert_eq!(seqs, [1, 3]);
+    let damage = &spool.take_damage()[1];
+    assert_eq!((damage.lost, damage.sentences.len()), (1, 1), "{damage:?}");
+}
+
+#[test]
+fn what_a_failed_sync_left_unsafe_is_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::Low, event("safe"), cursor("1")).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    spool.append(Lane::Low, event("b"), cursor("2")).unwrap();
+    spool.append(Lane::Low, event("c"), None).unwrap();
+    let old = tail(directory.path(), "low");
+    spool.lock().lanes[1].distrust(&io::Error::other("the disk is gone"));
+    spool.sync(Lane::Low).unwrap();
+    assert_ne!(tail(directory.path(), "low"), old);
+    assert_eq!(*spool.watch_synced().borrow(), [0, 3]);
+    spool.append(Lane::Low, event("d"), None).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    let (events, damage) = read_all(&spool, Lane::Low);
+    assert_eq!(events.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(damage[0].contains("could not be synced: the disk is gone"), "{damage:?}");
+    drop(spool);
+    let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!(opened.damage, [] as [String; 0]);
+    assert_eq!(read_all(&spool, Lane::Low).0.len(), 4);
+}
+
+#[test]
+fn a_flood_does_not_erase_other_kinds_nor_its_own_beginning() {
+    let directory = tempfile::tempdir().unwrap();
+    let quota = 128 * 1024;
+    let (spool, _) = Spool::open(directory.path(), quota).unwrap();
+    let of = |kind: Kind| StoredEvent { kind: kind as u8, ..event(&"x".repeat(300)) };
+    let (mut lost, mut flood, mut logins) = (0, 0, 0);
+    let mut record = |event: StoredEvent| {
+        let dropped = spool.append(Lane::Low, event, None).unwrap();
+        assert_eq!(dropped.damaged, [0, 0]);
+        for (lane, kind, events) in dropped.events {
+            assert_eq!((lane, kind), (Lane::Low, Kind::ProcessCreate));
+            lost += events;
+        }
+    };
+    for round in 0..3000 {
+        record(of(Kind::ProcessCreate));
+        flood += 1;
+        if round % 100 == 0 {
+            record(of(Kind::Login));
+            logins += 1;
+        }
+    }
+    assert!(spool.stats().bytes <= quota + 1024, "{:?}", spool.stats());
+    assert!(fs::read_dir(directory.path().join("spool/low")).unwrap().count() < 20);
+    spool.sync(Lane::Low).unwrap();
+    let read = |spool: &Spool| -> Vec<_> { std::iter::from_fn(|| spool.read(Lane::Low).unwrap()).collect() };
+    let all = read(&spool);
+    let count = |kind: Kind| all.iter().filter(|event| event.kind == kind as u8).count() as u64;
+    assert_eq!(count(Kind::Login), logins);
+    assert_eq!(count(Kind::ProcessCreate) + lost, flood);
+    assert_eq!(all.first().map(|event| event.seq), Some(1), "the first rows are kept");
+    assert_eq!(all.last().map(|event| event.seq), Some(flood + logins));
+    assert!(spool.take_damage().iter().all(Damage::is_empty), "what was given up is no damage");
+    drop(spool);
+    let (spool, opened) = Spool::open(directory.path(), quota).unwrap();
+    assert_eq!(opened.damage, [] as [String; 0]);
+    assert_eq!(read(&spool), all);
+    assert!(spool.take_damage().iter().all(Damage::is_empty));
+}
+
+#[test]
+fn a_disk_without_room_is_made_room_on_without_a_new_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    for text in ["a", "b", "c"] {
+        spool.append(Lane::Low, event(text), cursor(text)).unwrap();
+    }
+    let mut inner = spool.lock();
+    let (cursors, files) = (inner.cursors.values().cloned().collect(), &mut inner.lanes[1]);
+    assert!(matches!(files.remove_oldest(0).unwrap(), room::GivenUp::Nothing));
+    let room::GivenUp::Events(lost) = files.empty_tail(0, cursors).unwrap() else { panic!() };
+    assert_eq!(lost.events[Kind::Login.index()], 3);
+    drop(inner);
+    spool.append(Lane::Low, event("d"), None).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    assert_eq!(read_all(&spool, Lane::Low), (vec![(4, r#"{"Text":"d"}"#.to_owned())], vec![]));
+    drop(spool);
+    let (spool, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!((opened.damage, opened.cursors["journal"].as_str()), (vec![], "c"));
+    assert_eq!(read_all(&spool, Lane::Low), (vec![(4, r#"{"Text":"d"}"#.to_owned())], vec![]));
+}
+
+#[test]
+fn a_spool_that_was_removed_is_made_anew_and_what_is_lost_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 64 * 1024).unwrap();
+    for _ in 0..40 {
+        spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
+    }
+    spool.append(Lane::High, event("a"), cursor("the place")).unwrap();
+    let before_tail: u64 = tail(directory.path(), "low").file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    spool.restore_if_gone().unwrap();
+    assert!(spool.take_damage().iter().all(Damage::is_empty));
+    fs::remove_dir_all(directory.path().join("spool")).unwrap();
+    spool.restore_if_gone().unwrap();
+    spool.append(Lane::Low, event("later"), None).unwrap();
+    Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap());
+    let mut low = Vec::new();
+    while let Some(event) = spool.read(Lane::Low).unwrap() {
+        low.push(event.seq);
+    }
+    assert_eq!(low, (before_tail..=41).collect::<Vec<_>>());
+    assert_eq!(spool.read(Lane::High).unwrap().map(|event| event.seq), Some(1));
+    let [high, low] = spool.take_damage();
+    assert_eq!((high.lost, low.lost), (0, before_tail - 1));
+    assert!(low.sentences[0].contains("removed or replaced"), "{low:?}");
+    assert!(Spool::open(directory.path(), QUOTA).is_err(), "the lock was taken anew");
+    drop(spool);
+    let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!((opened.damage, opened.cursors["journal"].as_str()), (vec![], "the place"));
 }

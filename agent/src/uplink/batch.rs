@@ -7,7 +7,6 @@ use std::time::Duration;
 use collector_common::clock::Reading;
 use collector_common::event::kind::Lane;
 use collector_common::event::wire::{MESSAGE_END, message_start};
-use tracing::error;
 use uuid::Uuid;
 
 use crate::render::{Renderer, envelope};
@@ -130,7 +129,7 @@ impl Batcher {
         while self.parts[lane.index()].is_empty() {
             let event = match self.held[lane.index()].take() {
                 Some(event) => event,
-                None => match self.read(lane)? {
+                None => match self.spool.read(lane)? {
                     Some(event) => event,
                     None => return Ok(false),
                 },
@@ -143,15 +142,6 @@ impl Batcher {
             self.parts[lane.index()] = parts(event, offset_us, limits.max_bytes);
         }
         Ok(true)
-    }
-
-    fn read(&mut self, lane: Lane) -> io::Result<Option<StoredEvent>> {
-        let mut damage = Vec::new();
-        let event = self.spool.read(lane, &mut damage);
-        for sentence in damage {
-            error!("the spool is damaged: {sentence}");
-        }
-        event
     }
 }
 

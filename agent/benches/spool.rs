@@ -1,0 +1,116 @@
+//! What the spool costs: `cargo bench -p edgewarden --bench spool`. It prints figures and asserts nothing; the directory
+//! to measure in is the first argument that is one, else the system's temporary directory.
+#![allow(clippy::print_stdout)]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use collector_common::clock::{Origin, Reading};
+use collector_common::event::kind::{Kind, Lane};
+use edgewarden::spool::Spool;
+use edgewarden::spool::record::StoredEvent;
+use uuid::Uuid;
+
+/// No quota is reached.
+const QUOTA_BYTES: u64 = 1 << 32;
+
+fn main() -> io::Result<()> {
+    let place = std::env::args().skip(1).find(|argument| Path::new(argument).is_dir());
+    let place = place.map_or_else(std::env::temp_dir, Into::into);
+    println!("directory: {}", place.display());
+    let fault = |error: edgewarden::spool::SpoolError| io::Error::other(error.to_string());
+    for group in [16, 256, 1024] {
+        let directory = tempfile::tempdir_in(&place)?;
+        let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
+        let events = group * 400;
+        let begin = Instant::now();
+        for number in 0..events {
+            spool.append(Lane::Low, event(number), None).map_err(|(error, _)| error)?;
+            if (number + 1) % group == 0 {
+                spool.sync(Lane::Low)?;
+            }
+        }
+        let spooled = events as f64 / begin.elapsed().as_secs_f64();
+        let stats = spool.stats();
+        let frame = vec![0x5a; (stats.written_bytes / events as u64) as usize];
+        let raw = raw(directory.path(), &frame, events, group)?;
+        println!(
+            "groups of {group}: {spooled:.0} events/s through the spool, {raw:.0} raw ({:.0} %); {} bytes and {:.4} syncs an event",
+            100.0 * spooled / raw,
+            stats.written_bytes / events as u64,
+            stats.syncs as f64 / events as f64,
+        );
+    }
+    open_time(&place, fault)?;
+    for a_day in [1_000, 50_000] {
+        one_day(&place, a_day, fault)?;
+    }
+    Ok(())
+}
+
+/// The same bytes in the same groups, without a spool.
+fn raw(directory: &Path, frame: &[u8], events: usize, group: usize) -> io::Result<f64> {
+    let mut file = File::create(directory.join("raw"))?;
+    let begin = Instant::now();
+    for number in 0..events {
+        file.write_all(frame)?;
+        if (number + 1) % group == 0 {
+            file.sync_data()?;
+        }
+    }
+    Ok(events as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// A spool that a crash left: no end is written, and the last frame is torn.
+fn open_time(place: &Path, fault: fn(edgewarden::spool::SpoolError) -> io::Error) -> io::Result<()> {
+    let directory = tempfile::tempdir_in(place)?;
+    let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
+    let mut number = 0;
+    while spool.stats().bytes < 64 << 20 {
+        spool.append(Lane::Low, event(number), None).map_err(|(error, _)| error)?;
+        number += 1;
+    }
+    drop(spool);
+    let mut segments: Vec<_> = fs::read_dir(directory.path().join("spool/low"))?.collect::<Result<_, _>>()?;
+    segments.sort_by_key(|entry| entry.path());
+    if let Some(last) = segments.last() {
+        File::options().append(true).open(last.path())?.write_all(b"EWfr half a frame")?;
+    }
+    let begin = Instant::now();
+    let (_, opened) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
+    let time = begin.elapsed().as_secs_f64() * 1000.0;
+    println!("open of 64 MiB ({number} events) after a crash: {time:.1} ms, {} remark", opened.damage.len());
+    Ok(())
+}
+
+/// A day's events at even distances, with the recorder's way of syncing: Low events, 30 s after the first unsafe one.
+fn one_day(place: &Path, events: u64, fault: fn(edgewarden::spool::SpoolError) -> io::Error) -> io::Result<()> {
+    let directory = tempfile::tempdir_in(place)?;
+    let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
+    let mut due_ms = None;
+    for number in 0..events {
+        let now_ms = number * 86_400_000 / events;
+        if due_ms.is_some_and(|due| due <= now_ms) {
+            spool.sync(Lane::Low)?;
+            due_ms = None;
+        }
+        spool.append(Lane::Low, event(number as usize), None).map_err(|(error, _)| error)?;
+        due_ms = due_ms.or(Some(now_ms + 30_000));
+    }
+    spool.sync(Lane::Low)?;
+    let stats = spool.stats();
+    println!("{events} Low events a day: {} bytes written, {} syncs", stats.written_bytes, stats.syncs);
+    Ok(())
+}
+
+/// As large as an exec of a shell script commonly is.
+fn event(number: usize) -> StoredEvent {
+    let at = Reading { boot: Uuid::nil(), boottime_us: 1, wall_us: 2, origin: Origin::Clock };
+    let item = format!(
+        r#"{{"Executable":"/usr/bin/dash","CommandLine":"/bin/sh /usr/lib/nagios/plugins/check_{number}","UserId":"1000","ProcessId":{number},"ParentProcessId":1,"ExtraDetails":{{"Script":"/usr/lib/nagios/plugins/check","ParentExecutable":"/usr/sbin/nrpe"}}}}"#
+    );
+    let kind = Kind::ProcessCreate as u8;
+    StoredEvent { seq: 0, id: Uuid::now_v7(), kind, at, utc_offset_seconds: 3600, items: vec![item], cursor: None }
+}

@@ -1,0 +1,223 @@
+//! What is behind the spool's lock: both lanes, and how they share the room.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use collector_common::collector::SourceCursor;
+use collector_common::event::kind::{Kind, Lane};
+
+use super::Dropped;
+use super::lane::LaneFiles;
+use super::record::{Record, StoredCursor, StoredEvent};
+use super::room::{GivenUp, is_short};
+use super::scan::keep_newest;
+use super::state::State;
+use super::usage::ByKind;
+
+/// A full segment: bytes. A smaller quota gets smaller segments, so that dropping one does not drop everything.
+const SEGMENT_BYTES: u64 = 1024 * 1024;
+
+/// The first rows of a kind since the agent started, which are given up last: bytes. Of a small quota it is a part, so
+/// that there is room for newer ones.
+const FIRST_ROWS_BYTES: u64 = 1024 * 1024;
+const FIRST_ROWS_PART: u64 = 16;
+
+#[derive(Debug)]
+pub struct Inner {
+    pub directory: PathBuf,
+    pub lanes: [LaneFiles; 2],
+    pub state: State,
+    pub state_is_dirty: bool,
+    pub cursors: BTreeMap<String, StoredCursor>,
+    pub cursor_version: u64,
+    pub quota_bytes: u64,
+    /// Recorded since the start, up to the limit for first rows: bytes.
+    pub first_rows: ByKind,
+    pub is_disk_short: bool,
+    /// Held while the agent runs.
+    pub lock: File,
+}
+
+impl Inner {
+    pub fn bytes(&self) -> u64 {
+        self.lanes.iter().map(LaneFiles::bytes).sum()
+    }
+
+    pub fn rewind(&mut self) {
+        for lane in Lane::ALL {
+            self.lanes[lane.index()].rewind(self.state.acked[lane.index()]);
+        }
+    }
+
+    pub fn version(&mut self, cursor: SourceCursor) -> StoredCursor {
+        self.cursor_version += 1;
+        StoredCursor { source: cursor.source, place: cursor.place, version: self.cursor_version }
+    }
+
+    pub fn needs_segment(&self, lane: Lane) -> bool {
+        self.lanes[lane.index()].needs_segment(self.segment_bytes())
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        SEGMENT_BYTES.min(self.quota_bytes / 8)
+    }
+
+    pub fn append_event(&mut self, lane: Lane, event: StoredEvent) -> Result<Dropped, (io::Error, Dropped)> {
+        let limit = FIRST_ROWS_BYTES.min(self.quota_bytes / FIRST_ROWS_PART);
+        let kind = event.kind().filter(|kind| self.first_rows[kind.index()] < limit);
+        let Some(kind) = kind else { return self.append(lane, &Record::Event(event)) };
+        let bytes: usize = event.items.iter().map(String::len).sum();
+        let result = self.append(lane, &Record::FirstRow(event));
+        if result.is_ok() {
+            self.first_rows[kind.index()] += bytes as u64;
+        }
+        result
+    }
+
+    pub fn append(&mut self, lane: Lane, record: &Record) -> Result<Dropped, (io::Error, Dropped)> {
+        let mut dropped = Dropped::default();
+        let result = self.try_append(lane, record, &mut dropped).or_else(|error| match error.kind() {
+            // The disk is fuller than anybody foresaw: give up what needs no room to be given up, and try once more.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.give_up_without_room(&mut dropped)?;
+                self.try_append(lane, record, &mut dropped)
+            }
+            _ => Err(error),
+        });
+        match result {
+            Ok(()) => {
+                // Only what is in the file may be carried over into the next checkpoint.
+                keep_newest(&mut self.cursors, record.cursors().to_vec());
+                Ok(dropped)
+            }
+            Err(error) => Err((error, dropped)),
+        }
+    }
+
+    fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
+        let needs_segment = self.needs_segment(lane);
+        if needs_segment {
+            self.is_disk_short = is_short(&self.directory);
+        }
+        // On a disk that is short a new segment takes the room of what goes for it, and no more: somebody else's files
+        // must not cost all events.
+        let short = self.is_disk_short && needs_segment;
+        let room = if short { self.bytes().saturating_sub(self.segment_bytes()) + 1 } else { u64::MAX };
+        while self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
+        if self.needs_segment(lane) {
+            self.begin_segment(lane)?;
+        }
+        self.lanes[lane.index()].append(record)
+    }
+
+    fn all_cursors(&self) -> Vec<StoredCursor> {
+        self.cursors.values().cloned().collect()
+    }
+
+    fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
+        let cursors = self.all_cursors();
+        self.lanes[lane.index()].begin_segment(cursors)
+    }
+
+    pub fn begin_again(&mut self, lane: Lane) -> io::Result<()> {
+        let cursors = self.all_cursors();
+        self.lanes[lane.index()].begin_again(cursors)
+    }
+
+    /// Gives up events, Low before High; `false` when there are none.
+    fn give_up(&mut self, dropped: &mut Dropped) -> io::Result<bool> {
+        let segment_bytes = self.segment_bytes();
+        for lane in [Lane::Low, Lane::High] {
+            let acked = self.state.acked[lane.index()];
+            let mut given_up = self.lanes[lane.index()].give_up(acked, segment_bytes)?;
+            if matches!(given_up, GivenUp::BeginSegment) {
+                self.begin_segment(lane)?;
+                given_up = self.lanes[lane.index()].give_up(acked, segment_bytes)?;
+            }
+            if dropped.add(lane, given_up) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn give_up_without_room(&mut self, dropped: &mut Dropped) -> io::Result<()> {
+        for lane in [Lane::Low, Lane::High] {
+            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors());
+            let files = &mut self.lanes[lane.index()];
+            let given_up = files.remove_oldest(acked)?;
+            if dropped.add(lane, given_up) {
+                return Ok(());
+            }
+            let given_up = files.empty_tail(acked, cursors)?;
+            if dropped.add(lane, given_up) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn restore_if_gone(&mut self) -> io::Result<()> {
+        if self.lanes.iter().all(LaneFiles::is_in_place) {
+            return Ok(());
+        }
+        make_directory(&self.directory)?;
+        // The lock went with the directory; the next agent must find it held.
+        if !self.directory.join("lock").exists() {
+            self.lock = lock(&self.directory)?;
+        }
+        let cursors = self.all_cursors();
+        for (files, acked) in self.lanes.iter_mut().zip(self.state.acked) {
+            if !files.is_in_place() {
+                let path = files.directory.display().to_string();
+                files.damage.note(format!("{path} was removed or replaced while the agent ran; it is made anew"));
+                files.restore(acked, cursors.clone())?;
+            }
+        }
+        self.store_state()
+    }
+
+    pub fn store_state(&mut self) -> io::Result<()> {
+        for lane in Lane::ALL {
+            let acked = self.state.acked[lane.index()];
+            if acked + 1 >= self.lanes[lane.index()].next_seq {
+                // Nothing of this lane can be rendered again, so only the newest mark is of use.
+                let newest = self.state.marks.iter().rfind(|mark| mark.lane == lane).copied();
+                self.state.marks.retain(|mark| mark.lane != lane);
+                self.state.marks.extend(newest);
+            }
+        }
+        self.state.store(&self.directory.join("state.json"))?;
+        self.state_is_dirty = false;
+        Ok(())
+    }
+}
+
+impl Dropped {
+    /// Adds what a lane gave up; `false` when it had nothing.
+    fn add(&mut self, lane: Lane, given_up: GivenUp) -> bool {
+        let GivenUp::Events(lost) = given_up else { return false };
+        let by_kind = Kind::ALL.into_iter().map(|kind| (lane, kind, lost.events[kind.index()]));
+        self.events.extend(by_kind.filter(|(.., events)| *events > 0));
+        self.damaged[lane.index()] += lost.unknown;
+        true
+    }
+}
+
+/// Makes a directory that only its owner can look into.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Keeps every other agent out of a spool for as long as the file is open.
+pub fn lock(directory: &Path) -> io::Result<File> {
+    let lock = File::create(directory.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another edgewarden uses this state directory")),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
