@@ -1,5 +1,6 @@
 //! What `edgewarden check` prints: the values in force, what each collector will use, and what is wrong.
 
+use collector_common::clock::Clock;
 use collector_common::collector::Collector;
 use collector_common::root::Root;
 use rustls::pki_types::pem::PemObject;
@@ -11,6 +12,7 @@ use crate::config::problem::Problem;
 use crate::config::settings::Priority;
 use crate::config::{Config, EX_CONFIG};
 use crate::credential::Source;
+use crate::expiry;
 use crate::identity::{self, NoIdentity};
 use crate::mqtt::Endpoint;
 use crate::tls;
@@ -73,6 +75,8 @@ fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (Strin
                 exit_code = EX_CONFIG;
             }
         }
+        let wall_us = Clock::new(root).now().wall_us;
+        text += &section("certificates that expire soon", expiry::expiring(connection, root, wall_us));
         text += &section("degraded: collects and spools, cannot connect", degraded);
     }
     text += &section("warnings", &config.warnings);

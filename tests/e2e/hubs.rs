@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::arrivals::{assert_each_once, wait_ports};
+use crate::arrivals::{Arrival, assert_each_once, wait_ports};
 use crate::iothub::{HUB, IotHub, Proof, Rules};
 use crate::mosquitto::{Authority, command};
 use crate::wait;
@@ -122,7 +122,15 @@ fn a_device_with_a_certificate_is_taken_in_by_iot_hub() {
     let hub = IotHub::start(&authority, device_rules("press-53", "localhost", Proof::Certificate));
     let files = json!({ "certFile": authority.path("client.pem"), "keyFile": authority.path("client.key"),
                         "identity": "device" });
-    deliver(&mut agent("press-53", &hub, &authority, "", "", files), &hub);
+    let mut agent = agent("press-53", &hub, &authority, "", "", files);
+    deliver(&mut agent, &hub);
+    // The certificates of these stories live for two days.
+    agent.wait_status("their end", |status| {
+        status["expiring"][0].as_str().is_some_and(|first| first.contains("CN=press expires in 1 days"))
+    });
+    let tells =
+        |arrival: &Arrival| arrival.name == "Diagnostic" && arrival.text("Message").contains("CN=press expires");
+    wait::until_true("the Diagnostic", || hub.arrivals().iter().any(tells));
 }
 
 #[test]
