@@ -1,5 +1,6 @@
 //! What `edgewarden check` prints: the values in force, what each collector will use, and what is wrong.
 
+use collector_common::clock::Clock;
 use collector_common::collector::Collector;
 use collector_common::root::Root;
 use rustls::pki_types::pem::PemObject;
@@ -11,6 +12,7 @@ use crate::config::problem::Problem;
 use crate::config::settings::Priority;
 use crate::config::{Config, EX_CONFIG};
 use crate::credential::Source;
+use crate::expiry;
 use crate::identity::{self, NoIdentity};
 use crate::mqtt::Endpoint;
 use crate::tls;
@@ -29,8 +31,8 @@ pub fn lacks(connection: &Connection, root: &Root) -> Vec<String> {
     let is_certificate = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).next().is_some_and(|first| first.is_ok());
     let is_key = |pem: &[u8]| PrivateKeyDer::from_pem_slice(pem).is_ok();
     let has_text = |text: &[u8]| text.first().is_some_and(|byte| !matches!(byte, b'\n' | b'\r'));
-    let public = |source: &Source| source.read("it", root);
-    let secret = |source: &Source| source.read_secret("it", root);
+    let public = |source: &Source| source.read("the file", root);
+    let secret = |source: &Source| source.read_secret("the secret", root);
     let lacks: Vec<_> = [
         lack("caFile", &connection.ca_file, public, "certificate in PEM form", is_certificate),
         lack("certFile", &connection.cert_file, public, "certificate in PEM form", is_certificate),
@@ -73,6 +75,8 @@ fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (Strin
                 exit_code = EX_CONFIG;
             }
         }
+        let wall_us = Clock::new(root).now().wall_us;
+        text += &section("certificates that expire soon", expiry::expiring(connection, root, wall_us));
         text += &section("degraded: collects and spools, cannot connect", degraded);
     }
     text += &section("warnings", &config.warnings);
@@ -121,7 +125,7 @@ fn lack(
     match read(source) {
         Ok(bytes) if is_good(&bytes) => None,
         Ok(_) => Some(format!("connection.{key}: {source} holds no {what}")),
-        Err(why) => Some(format!("connection.{key}: {}", why.replacen("cannot read it ", "cannot read ", 1))),
+        Err(why) => Some(format!("connection.{key}: {why}")),
     }
 }
 

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::collectors;
 use crate::config::settings::Settings;
 use crate::config::{self, Config};
+use crate::expiry;
 use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
 use crate::lifecycle;
@@ -110,7 +111,10 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     for (collector, state) in &slots {
         tasks.spawn(supervise(*collector, around.clone(), state.clone()));
     }
-    drop((around, out));
+    drop(around);
+    let (expiring, expiring_seen) = watch::channel(Vec::new());
+    tasks.spawn(expiry::watch(endpoint.subscribe(), clock, out.clone(), expiring));
+    drop(out);
     let sources = status::Sources {
         device: endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
         hub: config.local.connection.as_ref().map(|connection| connection.url()),
@@ -119,6 +123,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
         spool: spool.clone(),
         counts: counts.clone(),
         link: link.clone(),
+        expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
     serve_status(&state_directory, sources, &mut tasks);

@@ -41,4 +41,6 @@ pub mod tls;
 
 pub mod mqtt;
 
+pub mod expiry;
+
 pub mod status;

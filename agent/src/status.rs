@@ -21,6 +21,7 @@ use collector_common::event::kind::{Kind, Lane};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::recorder::Counts;
@@ -53,6 +54,9 @@ pub struct Status {
     pub trouble: Option<String>,
     /// Why events wait although there is one.
     pub waiting: Option<String>,
+    /// Certificates of the connection that expire within 30 days or have expired.
+    #[serde(default)]
+    pub expiring: Vec<String>,
     /// Connections made, messages acknowledged and failed, bytes sent.
     pub link: LinkCounts,
     /// The spool.
@@ -143,6 +147,8 @@ pub struct Sources {
     pub counts: Counts,
     /// The connection.
     pub link: LinkStatus,
+    /// Certificates that expire soon.
+    pub expiring: watch::Receiver<Vec<String>>,
     /// Each collector's state.
     pub collectors: Vec<(Kind, StateSlot)>,
 }
@@ -168,6 +174,7 @@ impl Sources {
             hub: self.hub.clone(),
             trouble: link.trouble,
             waiting: link.waiting,
+            expiring: self.expiring.borrow().clone(),
             link: LinkCounts {
                 connections: link.connections,
                 acknowledged_messages: link.acknowledged_messages,
@@ -291,6 +298,9 @@ pub fn in_words(status: &Status) -> String {
         line("waiting", waiting.clone());
     }
     line("sent", format!("{} bytes today, {} since the start", status.link.sent_today_bytes, status.link.sent_bytes));
+    for sentence in &status.expiring {
+        line("expiring", sentence.clone());
+    }
     for lane in Lane::ALL.map(Lane::name) {
         let (recorded, acknowledged) = (status.spool.recorded.get(lane), status.spool.acknowledged.get(lane));
         let (recorded, acknowledged) = (recorded.copied().unwrap_or(0), acknowledged.copied().unwrap_or(0));

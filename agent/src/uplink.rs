@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_does_not_wait_for_a_file_that_never_answers() {
+    async fn a_stop_does_not_wait_for_a_password_in_a_pipe() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("password");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

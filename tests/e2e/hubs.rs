@@ -3,10 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::arrivals::{assert_each_once, wait_ports};
+use crate::arrivals::{Arrival, assert_each_once, wait_ports};
 use crate::iothub::{HUB, IotHub, Proof, Rules};
 use crate::mosquitto::{Authority, command};
 use crate::wait;
@@ -122,7 +123,15 @@ fn a_device_with_a_certificate_is_taken_in_by_iot_hub() {
     let hub = IotHub::start(&authority, device_rules("press-53", "localhost", Proof::Certificate));
     let files = json!({ "certFile": authority.path("client.pem"), "keyFile": authority.path("client.key"),
                         "identity": "device" });
-    deliver(&mut agent("press-53", &hub, &authority, "", "", files), &hub);
+    let mut agent = agent("press-53", &hub, &authority, "", "", files);
+    deliver(&mut agent, &hub);
+    // The certificates of these stories live for two days.
+    agent.wait_status("their end", |status| {
+        status["expiring"][0].as_str().is_some_and(|first| first.contains("CN=press expires in "))
+    });
+    let tells =
+        |arrival: &Arrival| arrival.name == "Diagnostic" && arrival.text("Message").contains("CN=press expires");
+    wait::until_true("the Diagnostic", || hub.arrivals().iter().any(tells));
 }
 
 #[test]
@@ -176,12 +185,17 @@ fn aws_is_told_the_protocol_and_gets_no_larger_message_than_it_takes() {
                        "keyFile": authority.path("client.key") });
     let mut agent = agent("press-56", &hub, &authority, "", "", more);
     agent.set("maxMessageSizeInBytes", json!(262_144));
+    agent.set("highPriorityMessageFrequency", json!("PT1H"));
     agent.start();
     agent.wait_collecting();
     agent.wait_status("the connection", |status| status["connected"] == true);
     agent.fail_logins(30_000..31_000);
+    agent.wait_status("a thousand logins", |status| status["events"]["byKind"]["Login"] == 1000);
+    agent.signal(Signal::SIGUSR1);
     wait_ports("every line", 30_000..31_000, || hub.arrivals());
     assert_eq!(hub.faults(), [""; 0]);
+    // Messages were as large as they may be, or the story tested nothing.
+    assert!(hub.largest() > 100 * 1024, "{}", hub.largest());
 }
 
 #[test]

@@ -60,6 +60,8 @@ struct Seen {
     /// Connections that were closed because their token had expired.
     expired: u64,
     faults: Vec<String>,
+    /// The largest message: bytes.
+    largest: usize,
     messages: Vec<Value>,
     /// Which connection of an identity is the newest.
     newest: BTreeMap<String, u64>,
@@ -105,6 +107,11 @@ impl IotHub {
     /// What was not as the rules say.
     pub fn faults(&self) -> Vec<String> {
         self.seen.lock().unwrap().faults.clone()
+    }
+
+    /// The largest message: bytes.
+    pub fn largest(&self) -> usize {
+        self.seen.lock().unwrap().largest
     }
 
     /// What arrived.
@@ -166,7 +173,9 @@ fn serve(stream: TcpStream, tls: Arc<ServerConfig>, rules: &Rules, seen: &Mutex<
         let answer = match kind {
             0x30..=0x3f => {
                 let (id, message) = check_publish(kind, &body, rules)?;
-                seen.lock().unwrap().messages.push(message);
+                let mut seen = seen.lock().unwrap();
+                seen.messages.push(message);
+                seen.largest = seen.largest.max(body.len());
                 vec![0x40, 2, id[0], id[1]]
             }
             0xc0 => vec![0xd0, 0],

@@ -102,7 +102,7 @@ fn files_that_cannot_be_used_leave_the_agent_degraded() {
     assert_eq!(exit_code, 0);
     assert!(
         report.contains(
-            "\ndegraded: collects and spools, cannot connect\n  connection.caFile: cannot read /ca.pem: No such file or \
+            "\ndegraded: collects and spools, cannot connect\n  connection.caFile: cannot read the file /ca.pem: No such file or \
              directory (os error 2)\n  connection.keyFile: /bad.pem holds no private key in PEM form\n"
         ),
         "{report}"
@@ -114,4 +114,29 @@ fn files_that_cannot_be_used_leave_the_agent_degraded() {
     assert!(!report.contains("hunter2") && report.contains("/password"), "{report}");
     let (report, exit_code) = checked(&text("/bad.pem", "{serial}"), &root);
     assert!(exit_code == 0 && report.contains("tells no serial number"), "{report}");
+}
+
+#[test]
+fn secrets_for_everybody_and_a_key_of_another_certificate_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Root::at(directory.path());
+    fs::write(root.path("/c.pem"), CERTIFICATE).unwrap();
+    let made = std::process::Command::new("openssl")
+        .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out"])
+        .arg(root.path("/k.pem"))
+        .status();
+    assert!(made.unwrap().success());
+    let pin = "0".repeat(64);
+    let text = format!(
+        "{{\"deviceId\": \"x\", \"connection\": {{\"profile\": \"iothub\", \"url\": \"mqtts://h\", \
+         \"pinnedCertificate\": \"{pin}\", \"certFile\": \"/c.pem\", \"keyFile\": \"/k.pem\"}}}}"
+    );
+    for (mode, words) in [
+        (0o604, "connection.keyFile: the secret /k.pem is open to everybody (mode 0604) and is not used"),
+        (0o600, "/c.pem and /k.pem do not make an identity"),
+    ] {
+        fs::set_permissions(root.path("/k.pem"), Permissions::from_mode(mode)).unwrap();
+        let (report, exit_code) = checked(&text, &root);
+        assert!(exit_code == 0 && report.contains(words), "{report}");
+    }
 }
