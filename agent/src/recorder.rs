@@ -501,4 +501,35 @@ mod tests {
         assert!(stored[0].contains(r#""Diagnostic.diskError":"2""#), "{stored:?}");
         assert!(stored[1].contains("stored") && stored[2].contains("stored, too"), "{stored:?}");
     }
+
+    #[test]
+    fn damage_met_while_reading_is_an_alarm_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        let (out, queue) = channel(BTreeMap::new());
+        let (_sender, settings) = watch::channel(Arc::new(Settings::default()));
+        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
+        let (overflow, kept) = (out.losses(), spool.clone());
+        let mut recorder = Recorder { spool, settings, queue, overflow, counts: counts.clone(), clock };
+        let settings = Settings::default();
+        for text in ["one", "two", "three"] {
+            let remark = Diagnostic::new(Severity::Information, text);
+            assert!(recorder.record(Draft::alarm(clock.now(), remark), &settings));
+        }
+        kept.sync(Lane::High).unwrap();
+        let path = directory.path().join("spool/high/00000000000000000001.seg");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(5).position(|window| window == b"\"two\"").unwrap();
+        bytes[at] ^= 1;
+        // In place: another file of that name would be taken for a replaced one.
+        std::io::Write::write_all(&mut fs::File::options().write(true).open(&path).unwrap(), &bytes).unwrap();
+        let read = || std::iter::from_fn(|| kept.read(Lane::High).unwrap());
+        assert_eq!(read().count(), 2);
+        recorder.do_due(&mut Timers::all_due());
+        kept.sync(Lane::High).unwrap();
+        let told: String = read().flat_map(|event| event.items).collect();
+        assert!(told.contains(r#""LostEvents":"1""#) && told.contains("the spool is damaged"), "{told}");
+        assert!(told.contains(r#""Unknown.damaged":"1""#), "{told}");
+        assert_eq!(counts.lost().iter().map(Loss::name).collect::<Vec<_>>(), ["Unknown.damaged"]);
+    }
 }

@@ -91,6 +91,9 @@ pub struct LinkCounts {
 pub struct SpoolFacts {
     /// Bytes.
     pub bytes: u64,
+    /// The file system is so full that the spool does not grow, whatever its quota.
+    #[serde(default)]
+    pub disk_short: bool,
     /// Age of the oldest event that was not acknowledged: seconds.
     pub oldest_age_seconds: Option<u64>,
     /// Recorded up to this number, by lane.
@@ -184,6 +187,7 @@ impl Sources {
             },
             spool: SpoolFacts {
                 bytes: spool.bytes,
+                disk_short: spool.is_disk_short,
                 oldest_age_seconds: self.spool.oldest_unacknowledged().as_ref().and_then(seconds_since),
                 recorded: by_lane(spool.recorded),
                 acknowledged: by_lane(spool.acked),
@@ -313,7 +317,8 @@ pub fn in_words(status: &Status) -> String {
         );
     }
     let oldest = status.spool.oldest_age_seconds.map(|age| format!(", oldest waits {age} s")).unwrap_or_default();
-    line("spool", format!("{} bytes{oldest}", status.spool.bytes));
+    let short = if status.spool.disk_short { "; the file system is nearly full, older events make room" } else { "" };
+    line("spool", format!("{} bytes{oldest}{short}", status.spool.bytes));
     let events = &status.events;
     line(
         "events",
