@@ -12,6 +12,10 @@ use jiff::Timestamp;
 
 use crate::arrivals::Arrival;
 
+/// How long a log that was empty has lines before it is copied and emptied again. A copy is known by what the agent has
+/// read of it; one of which it has read nothing it takes for a stranger's.
+const READ_BEFORE_COPY: Duration = Duration::from_secs(2);
+
 /// The list of causes is this test's own; nothing is taken from what the agent says.
 #[derive(Clone)]
 pub struct Causes {
@@ -25,6 +29,8 @@ struct Log {
     file: File,
     rotations: u32,
     begin: Instant,
+    /// Since when the file has lines.
+    has_lines: Option<Instant>,
     /// When each was caused, the first first.
     at: Vec<Duration>,
 }
@@ -33,7 +39,7 @@ impl Causes {
     /// Causes nothing yet.
     pub fn new(path: &Path) -> Causes {
         let (path, begin) = (path.to_owned(), Instant::now());
-        let log = Log { file: open(&path), path, rotations: 0, begin, at: Vec::new() };
+        let log = Log { file: open(&path), path, rotations: 0, begin, has_lines: None, at: Vec::new() };
         Causes { log: Arc::new(Mutex::new(log)), allowed: Arc::default() }
     }
 
@@ -81,16 +87,27 @@ impl Causes {
         self.burst(late_lines);
         let mut log = self.log();
         log.file = open(&log.path);
+        log.has_lines = None;
         // A log that rotated is written to, or the agent would rightly go on with the old one.
         log.line();
     }
 
     /// What logrotate does with `copytruncate`. Nothing is written in between, which with a real daemon may happen.
     pub fn rotate_by_copy(&self) {
+        let is_read = |since: Instant| since.elapsed() >= READ_BEFORE_COPY;
         let mut log = self.log();
+        while !log.has_lines.is_some_and(is_read) {
+            if log.has_lines.is_none() {
+                log.line();
+            }
+            drop(log);
+            std::thread::sleep(Duration::from_millis(50));
+            log = self.log();
+        }
         let to = log.rotated();
         copy(&log.path, to).unwrap();
         log.file.set_len(0).unwrap();
+        log.has_lines = None;
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -107,6 +124,7 @@ impl Log {
             format!("{now:.6} board sshd[{number}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
         self.file.write_all(line.as_bytes()).unwrap();
         self.at.push(self.begin.elapsed());
+        self.has_lines.get_or_insert_with(Instant::now);
     }
 
     /// The next name for the file.
