@@ -8,6 +8,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/fake_broker.rs"]
+mod fake_broker;
 #[path = "../support/hub.rs"]
 mod hub;
 #[path = "../support/mosquitto.rs"]
@@ -23,4 +25,5 @@ mod configuration;
 mod crash;
 mod delivery;
 mod link;
+mod misbehaviour;
 mod oneshot;
