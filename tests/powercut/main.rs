@@ -182,16 +182,28 @@ fn run_agent(dir: &Path) -> Vec<Op> {
     read_journal(&dir.join("journal"))
 }
 
-fn check(disk: &Disk, root: &Path, seed: Option<u64>, place: usize) -> Option<String> {
+fn check(disk: &Disk, root: &Path, log: &str, seed: Option<u64>, place: usize) -> Option<String> {
     let found = tempfile::tempdir().unwrap();
     disk.build(root, found.path(), seed.map(fastrand::Rng::with_seed));
     let opened = Spool::open(found.path(), 64 << 20);
-    let (spool, _) = opened.unwrap_or_else(|error| panic!("cut {place}, seed {seed:?}: {error}"));
-    let mut recovered = BTreeSet::new();
+    let (spool, opened) = opened.unwrap_or_else(|error| panic!("cut {place}, seed {seed:?}: {error}"));
+    let (mut recovered, mut ports) = (BTreeSet::new(), BTreeSet::new());
     for lane in Lane::ALL {
         while let Some(event) = spool.read(lane, &mut Vec::new()).unwrap() {
             assert!(recovered.insert(event.id.to_string()), "cut {place}: one event twice");
+            let port = event.items.concat().split_once(r#""RemotePort":""#).map(|(_, rest)| rest[..5].to_owned());
+            ports.extend(port.filter(|port| port.starts_with("20")));
         }
+    }
+    // Lines before the cursor are events, and those behind it are not: each will be read once.
+    if seed.is_none() {
+        let place_in_log = opened.cursors.values().find_map(|cursor| cursor.split_once("offset="));
+        let offset = place_in_log.map_or(0, |(_, rest)| rest.split(' ').next().unwrap().parse().unwrap());
+        let before: BTreeSet<String> = log[..offset]
+            .lines()
+            .map(|line| line.split_once(" port ").unwrap().1.split(' ').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(ports, before, "cut {place}: the cursor and the events disagree");
     }
     let missing = disk.safe.difference(&recovered).count();
     (missing > 0)
@@ -205,10 +217,11 @@ fn what_was_synced_before_a_power_cut_is_there_after_it() {
     let root = dir.path().join("state");
     let mut disk = Disk::default();
     let mut faults = Vec::new();
+    let log = std::fs::read_to_string(dir.path().join("auth.log")).unwrap();
     for (place, op) in ops.iter().enumerate() {
         disk.step(op);
         for seed in [None, Some(place as u64)] {
-            faults.extend(check(&disk, &root, seed, place));
+            faults.extend(check(&disk, &root, &log, seed, place));
         }
     }
     assert!(ops.len() >= 200 && disk.safe.len() > 50, "too little was done: {} {}", ops.len(), disk.safe.len());
