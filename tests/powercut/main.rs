@@ -24,11 +24,14 @@ struct Op {
     data: Vec<u8>,
 }
 
+/// A write at a place, or without data a truncation to it.
+type Change = (usize, Option<Vec<u8>>);
+
 /// A disk: what is safe, and what is still on its way.
 #[derive(Default)]
 struct Disk {
     content: BTreeMap<u64, Vec<u8>>,
-    pending: BTreeMap<u64, Vec<(usize, Option<Vec<u8>>)>>,
+    pending: BTreeMap<u64, Vec<Change>>,
     /// Names as the agent sees them, and as they are safe. A directory has the inode 0.
     names: BTreeMap<PathBuf, u64>,
     safe_names: BTreeMap<PathBuf, u64>,
@@ -37,7 +40,7 @@ struct Disk {
     safe: BTreeSet<String>,
 }
 
-fn apply(content: &mut Vec<u8>, (offset, data): &(usize, Option<Vec<u8>>)) {
+fn apply(content: &mut Vec<u8>, (offset, data): &Change) {
     let end = offset + data.as_ref().map_or(0, Vec::len);
     if data.is_none() || content.len() < end {
         content.resize(end, 0);
