@@ -237,6 +237,7 @@ fn is_refusal(error: &ConnectionError) -> bool {
 fn in_words(error: &ConnectionError) -> String {
     if let ConnectionError::ConnectionRefused(code) = error {
         return match code {
+            ConnectReturnCode::RefusedProtocolVersion => "the hub does not speak MQTT 3.1.1".to_owned(),
             ConnectReturnCode::BadUserNamePassword => "the hub refused the user name or password".to_owned(),
             ConnectReturnCode::NotAuthorized => "the hub does not authorise this device".to_owned(),
             ConnectReturnCode::BadClientId => "the hub refused the client id".to_owned(),

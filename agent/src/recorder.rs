@@ -492,10 +492,8 @@ mod tests {
         }
         // Killed now, the agent leaves what is in the spool.
         kept.sync(Lane::High).unwrap();
-        let stored: Vec<String> = (0..4)
-            .map_while(|_| kept.read(Lane::High).unwrap())
-            .map(|event| event.items.concat())
-            .collect();
+        let stored: Vec<String> =
+            (0..4).map_while(|_| kept.read(Lane::High).unwrap()).map(|event| event.items.concat()).collect();
         assert_eq!(stored.len(), 3, "{stored:?}");
         assert!(stored[0].contains(r#""DroppedEvents":2"#), "{stored:?}");
         assert!(stored[0].contains(r#""Diagnostic.diskError":"2""#), "{stored:?}");

@@ -9,6 +9,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/fake_broker.rs"]
+mod fake_broker;
 #[path = "../support/hub.rs"]
 mod hub;
 #[path = "../support/iothub.rs"]
@@ -27,5 +29,6 @@ mod crash;
 mod delivery;
 mod hubs;
 mod link;
+mod misbehaviour;
 mod oneshot;
 mod silence;

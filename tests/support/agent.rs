@@ -138,6 +138,14 @@ impl Agent {
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
     }
 
+    /// The most memory it ever had resident (`VmHWM`, proc_pid_status(5)): KiB.
+    pub fn peak_resident_kib(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the agent was started").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
+        line.trim().strip_suffix(" kB").expect("in kB").parse().unwrap()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())

@@ -245,9 +245,10 @@ fn check_connect(mut body: &[u8], rules: &Rules) -> Result<u64, String> {
         return Err(format!("the protocol is {protocol} {level}"));
     }
     let client_id = text(&mut body)?;
+    check_will(*flags, &mut body, rules)?;
     let username = if flags & 0x80 != 0 { Some(text(&mut body)?) } else { None };
     let password = if flags & 0x40 != 0 { Some(text(&mut body)?) } else { None };
-    if flags & 0x3d != 0 || !body.is_empty() {
+    if flags & 0x01 != 0 || !body.is_empty() {
         return Err(format!("connect flags {flags:#x} or bytes behind: {body:?}"));
     }
     if client_id != rules.client_id || username != rules.username {
@@ -258,6 +259,18 @@ fn check_connect(mut body: &[u8], rules: &Rules) -> Result<u64, String> {
         (Proof::Key(key), Some(token)) => check_token(&token, key, &rules.resource),
         (_, password) => Err(format!("password {password:?}")),
     }
+}
+
+/// A will goes to the telemetry topic (3.1.2.5; IoT Hub adds the property `iothub-MessageType:Will`).
+fn check_will(flags: u8, body: &mut &[u8], rules: &Rules) -> Result<(), String> {
+    if flags & 0x04 == 0 {
+        return if flags & 0x38 == 0 { Ok(()) } else { Err(format!("connect flags {flags:#x} without a will")) };
+    }
+    let (topic, message) = (text(body)?, text(body)?);
+    if flags & 0x30 > 1 << 4 || topic != rules.topic || !message.contains("connectionLost") {
+        return Err(format!("will to {topic:?} with flags {flags:#x}: {message}"));
+    }
+    Ok(())
 }
 
 fn check_token(token: &str, key: &str, resource: &str) -> Result<u64, String> {

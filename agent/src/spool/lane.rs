@@ -70,6 +70,8 @@ impl LaneFiles {
     /// Opens a lane, cuts off what a crash left half written, and finds where it ends.
     pub fn open(lane: Lane, directory: PathBuf) -> io::Result<(LaneFiles, Found)> {
         fs::create_dir_all(&directory)?;
+        // Without its own name on the disk, nothing in it is.
+        directory.parent().map_or(Ok(()), sync_directory)?;
         let mut found = Found::default();
         let mut segments = Vec::new();
         for entry in fs::read_dir(&directory)? {
