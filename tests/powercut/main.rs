@@ -192,7 +192,7 @@ fn check(disk: &Disk, root: &Path, log: &str, seed: Option<u64>, place: usize) -
     let (spool, opened) = opened.unwrap_or_else(|error| panic!("cut {place}, seed {seed:?}: {error}"));
     let (mut recovered, mut ports) = (BTreeSet::new(), BTreeSet::new());
     for lane in Lane::ALL {
-        while let Some(event) = spool.read(lane, &mut Vec::new()).unwrap() {
+        while let Some(event) = spool.read(lane).unwrap() {
             assert!(recovered.insert(event.id.to_string()), "cut {place}: one event twice");
             let port = event.items.concat().split_once(r#""RemotePort":""#).map(|(_, rest)| rest[..5].to_owned());
             ports.extend(port.filter(|port| port.starts_with("20")));
