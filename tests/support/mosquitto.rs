@@ -73,7 +73,7 @@ impl Mosquitto {
                     return Ok(false);
                 }
                 let all = [port, tls_port].into_iter().filter(|port| *port != 0);
-                match all.map(|port| TcpStream::connect(("127.0.0.1", port))).find_map(Result::err) {
+                match all.map(answers).find_map(Result::err) {
                     None => Ok(true),
                     Some(error) => Err(error.to_string()),
                 }
@@ -159,6 +159,12 @@ impl Drop for Mosquitto {
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Whether somebody else listens: nobody does yet where TCP connected a port of the ephemeral range to itself.
+fn answers(port: u16) -> std::io::Result<()> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    if stream.local_addr()? == stream.peer_addr()? { Err(std::io::Error::other("connected to itself")) } else { Ok(()) }
 }
 
 /// Starts the broker with a configuration.
