@@ -117,7 +117,7 @@ fn ids(data: &[u8]) -> Vec<String> {
     let body = |(at, _): (usize, &[u8])| {
         let length = u32::from_le_bytes(data.get(at + 4..at + 8)?.try_into().ok()?);
         match Record::decode(data.get(at + 12..at + 12 + length as usize)?) {
-            Ok(Record::Event(event)) => Some(event.id.to_string()),
+            Ok(Record::Event(event) | Record::FirstRow(event)) => Some(event.id.to_string()),
             _ => None,
         }
     };
