@@ -13,7 +13,7 @@ use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -62,9 +62,32 @@ pub enum RunError {
 /// # Errors
 /// Whatever keeps the agent from keeping events; everything else is degraded, and runs.
 pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
+    let mut daemon = start(config, config_file).await?;
+    info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), daemon.state_directory.display());
+    let served = daemon.running.serve(&mut signals, &daemon.recorder).await;
+    daemon.stop(served.is_ok()).await;
+    served
+}
+
+/// A daemon with all its parts at work.
+struct Daemon {
+    running: Running,
+    recorder: thread::JoinHandle<()>,
+    uplink: JoinHandle<()>,
+    stop_uplink: watch::Sender<bool>,
+    /// Collectors, status and the look at certificates.
+    tasks: JoinSet<()>,
+    spool: Spool,
+    counts: Counts,
+    link: LinkStatus,
+    state_directory: PathBuf,
+    boot: Uuid,
+}
+
+async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, RunError> {
     let root = Root::host();
     let clock = Clock::new(&root);
-    let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
     if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &root) {
         return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
     }
@@ -74,7 +97,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     let agent = agent_id(&state_directory, &root).map_err(RunError::Machine)?;
     let (out, queue) = channel(opened.cursors);
     let (settings, settings_seen) = watch::channel(Arc::clone(&config.settings));
-    let counts = Counts::default();
+    let (counts, link, flush) = (Counts::default(), LinkStatus::default(), Arc::new(Notify::new()));
+    let statistics = Statistics::new(link.clone(), spool.clone());
     let recorder = Recorder {
         spool: spool.clone(),
         settings: settings_seen.clone(),
@@ -89,8 +113,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     tell_start(&remarks, &config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
 
     let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
-    let (stop, stop_seen) = watch::channel(false);
-    let (link, flush) = (LinkStatus::default(), Arc::new(Notify::new()));
+    let (stop_uplink, stop_seen) = watch::channel(false);
     let uplink = Uplink {
         spool: spool.clone(),
         batcher: Batcher::new(spool.clone(), Renderer::new(spool.clone(), clock), agent.id),
@@ -104,20 +127,32 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
         budget: Budget::load(state_directory.join("sent.json"), &clock.now()),
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
+    let boot = clock.boot();
+    let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics };
+    let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
+    let tasks = spawn_tasks(around, &running, &spool, &counts, &link);
+    Ok(Daemon { running, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
+}
 
+fn spawn_tasks(
+    around: Surroundings,
+    running: &Running,
+    spool: &Spool,
+    counts: &Counts,
+    link: &LinkStatus,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let around = Surroundings { root: root.clone(), clock, settings: settings_seen, out: out.clone() };
     let slots: Vec<_> = collectors::ALL.iter().map(|collector| (*collector, StateSlot::new())).collect();
     for (collector, state) in &slots {
         tasks.spawn(supervise(*collector, around.clone(), state.clone()));
     }
-    drop(around);
+    let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
-    tasks.spawn(expiry::watch(endpoint.subscribe(), clock, out.clone(), expiring));
-    drop(out);
+    tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
+    let local = &running.config.local;
     let sources = status::Sources {
-        device: endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
-        hub: config.local.connection.as_ref().map(|connection| connection.url()),
+        device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
+        hub: local.connection.as_ref().map(|connection| connection.url()),
         started: clock.now(),
         clock,
         spool: spool.clone(),
@@ -126,37 +161,38 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
         expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
-    serve_status(&state_directory, sources, &mut tasks);
-    info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), state_directory.display());
-    let statistics = Statistics::new(link.clone(), spool.clone());
-    let mut running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics };
-    let served = running.serve(&mut signals, &recorder).await;
+    serve_status(&local.state_directory, sources, &mut tasks);
+    tasks
+}
 
-    notify(&[NotifyState::Stopping]);
-    tasks.shutdown().await;
-    if served.is_ok() {
-        running.remarks.statistics(&mut running.statistics).await;
-        running.remarks.stopping("it was asked to").await;
+impl Daemon {
+    /// Stops the parts in the order of an event's way, so that each finds what the one before it left.
+    async fn stop(mut self, on_request: bool) {
+        notify(&[NotifyState::Stopping]);
+        self.tasks.shutdown().await;
+        let Running { remarks, mut statistics, .. } = self.running;
+        if on_request {
+            remarks.statistics(&mut statistics).await;
+            remarks.stopping("it was asked to").await;
+        }
+        drop(remarks);
+        stop_recorder(self.recorder).await;
+        self.stop_uplink.send_replace(true);
+        if let Err(error) = self.uplink.await {
+            error!("the uplink did not end well: {error}");
+        }
+        if let Err(error) = self.spool.store_acknowledged() {
+            warn!("cannot write down what was acknowledged: {error}; it is sent again");
+        }
+        // A socket without a daemon behind it only puzzles; one that cannot be removed is replaced by the next start.
+        let _left_behind = std::fs::remove_file(status::socket_path(&self.state_directory));
+        if on_request && let Err(error) = lifecycle::end(&self.state_directory, self.boot) {
+            warn!("cannot note that the agent was stopped: {error}; the next start will take it for killed");
+        }
+        let events = status::event_counts(&self.counts, &self.link);
+        let (collected, acknowledged, lost) = (events.collected, events.acknowledged, events.lost);
+        info!("stopped: {collected} events collected, {acknowledged} acknowledged, {lost} lost");
     }
-    drop(running.remarks);
-    stop_recorder(recorder).await;
-    stop.send_replace(true);
-    if let Err(error) = uplink.await {
-        error!("the uplink did not end well: {error}");
-    }
-    if let Err(error) = spool.store_acknowledged() {
-        warn!("cannot write down what was acknowledged: {error}; it is sent again");
-    }
-    // A socket without a daemon behind it only puzzles; one that cannot be removed is replaced by the next start.
-    let _left_behind = std::fs::remove_file(status::socket_path(&state_directory));
-    if served.is_ok()
-        && let Err(error) = lifecycle::end(&state_directory, clock.boot())
-    {
-        warn!("cannot note that the agent was stopped: {error}; the next start will take it for killed");
-    }
-    let events = status::event_counts(&counts, &link);
-    info!("stopped: {} events collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost);
-    served
 }
 
 /// What the running daemon reacts with.

@@ -437,22 +437,35 @@ impl Timers {
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
+    use std::path::Path;
 
-    use collector_common::collector::channel;
+    use collector_common::collector::{Emitter, channel};
     use collector_common::event::payload::{Diagnostic, Severity};
     use collector_common::root::Root;
 
     use super::*;
 
+    /// A recorder on an empty spool, and what it shares.
+    struct Bench {
+        recorder: Recorder,
+        kept: Spool,
+        out: Emitter,
+        _settings: watch::Sender<Arc<Settings>>,
+    }
+
+    fn bench(directory: &Path) -> Bench {
+        let (spool, _) = Spool::open(directory, 1 << 20).unwrap();
+        let (out, queue) = channel(BTreeMap::new());
+        let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
+        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
+        let (overflow, kept) = (out.losses(), spool.clone());
+        Bench { recorder: Recorder { spool, settings, queue, overflow, counts, clock }, kept, out, _settings }
+    }
+
     #[test]
     fn a_report_of_losses_that_the_disk_refused_is_made_again() {
         let directory = tempfile::tempdir().unwrap();
-        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
-        let (out, queue) = channel(BTreeMap::new());
-        let (_sender, settings) = watch::channel(Arc::new(Settings::default()));
-        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
-        let (overflow, kept) = (out.losses(), spool.clone());
-        let mut recorder = Recorder { spool, settings, queue, overflow, counts, clock };
+        let Bench { mut recorder, kept, out, _settings } = bench(directory.path());
         // A directory stands where a segment is to be written, as a full disk would.
         let in_the_way = directory.path().join("spool/high/00000000000000000001.new");
         fs::create_dir(&in_the_way).unwrap();
@@ -471,12 +484,8 @@ mod tests {
     #[test]
     fn what_the_disk_refused_is_told_before_anything_behind_it_is_stored() {
         let directory = tempfile::tempdir().unwrap();
-        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
-        let (out, queue) = channel(BTreeMap::new());
-        let (_sender, settings) = watch::channel(Arc::new(Settings::default()));
-        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
-        let (overflow, kept) = (out.losses(), spool.clone());
-        let mut recorder = Recorder { spool, settings, queue, overflow, counts, clock };
+        let Bench { mut recorder, kept, out: _out, _settings } = bench(directory.path());
+        let clock = recorder.clock;
         let alarm = |text: &str| Draft::alarm(clock.now(), Diagnostic::new(Severity::Error, text.to_owned()));
         let settings = Settings::default();
         // A directory stands where a segment is to be written, as a full disk would.
@@ -503,12 +512,8 @@ mod tests {
     #[test]
     fn damage_met_while_reading_is_an_alarm_and_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
-        let (out, queue) = channel(BTreeMap::new());
-        let (_sender, settings) = watch::channel(Arc::new(Settings::default()));
-        let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
-        let (overflow, kept) = (out.losses(), spool.clone());
-        let mut recorder = Recorder { spool, settings, queue, overflow, counts: counts.clone(), clock };
+        let Bench { mut recorder, kept, out: _out, _settings } = bench(directory.path());
+        let clock = recorder.clock;
         let settings = Settings::default();
         for text in ["one", "two", "three"] {
             let remark = Diagnostic::new(Severity::Information, text);
@@ -528,6 +533,6 @@ mod tests {
         let told: String = read().flat_map(|event| event.items).collect();
         assert!(told.contains(r#""LostEvents":"1""#) && told.contains("the spool is damaged"), "{told}");
         assert!(told.contains(r#""Unknown.damaged":"1""#), "{told}");
-        assert_eq!(counts.lost().iter().map(Loss::name).collect::<Vec<_>>(), ["Unknown.damaged"]);
+        assert_eq!(recorder.counts.lost().iter().map(Loss::name).collect::<Vec<_>>(), ["Unknown.damaged"]);
     }
 }
