@@ -70,6 +70,8 @@ struct Shared {
     collected_by_lane: [AtomicU64; 2],
     lost: Mutex<LostTable>,
     reported: Mutex<Reported>,
+    /// Reports that the hub has not acknowledged: their number in the High lane, and what had been reported before.
+    on_the_way: Mutex<Vec<(u64, Reported)>>,
 }
 
 /// Lost events by lane, cause and kind; the last place is for events whose kind is not known.
@@ -96,7 +98,7 @@ impl Loss {
 }
 
 /// What the reports that are in the spool said in all.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Reported {
     collected: [u64; 2],
     lost: LostTable,
@@ -276,6 +278,9 @@ impl Recorder {
         for (lane, kind, events) in &dropped.events {
             self.counts.add_lost(*lane, *kind, Cause::SpoolFull, *events);
         }
+        if dropped.events.iter().any(|(_, kind, _)| *kind == Kind::DroppedEventsStatistics) {
+            self.counts.take_back_reports(self.spool.stats().acked[Lane::High.index()]);
+        }
         for (lane, events) in Lane::ALL.into_iter().zip(dropped.damaged) {
             self.counts.add_lost(lane, None, Cause::Damaged, events);
         }
@@ -337,11 +342,14 @@ impl Recorder {
             self.counts.add_collected(lane, kind, events);
             self.counts.add_lost(lane, kind, Cause::Overrun, events);
         }
+        let before = *self.counts.reported();
         if let Some((payload, said)) = self.counts.report() {
             let mut draft = Draft::new(self.clock.now(), payload);
             draft.security_relevant = true;
             if self.record(draft, &settings) {
-                *self.counts.reported() = said;
+                let high = Lane::High.index();
+                let stats = self.spool.stats();
+                self.counts.note_report(stats.acked[high], stats.recorded[high], before, said);
             }
         }
     }
@@ -350,6 +358,29 @@ impl Recorder {
 impl Counts {
     fn reported(&self) -> MutexGuard<'_, Reported> {
         self.0.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A report is in the spool. If it displaced an older one, what that had said was taken back meanwhile, and the next
+    /// report says all of it again.
+    fn note_report(&self, acked: u64, seq: u64, before: Reported, said: Reported) {
+        let mut reported = self.reported();
+        if *reported == before {
+            *reported = said;
+            let mut on_the_way = self.0.on_the_way.lock().unwrap_or_else(PoisonError::into_inner);
+            on_the_way.retain(|(seq, _)| *seq > acked);
+            on_the_way.push((seq, before));
+        }
+    }
+
+    /// A report had to make room before the hub had it, so what it and the later ones said has to be said again: rather
+    /// twice than never.
+    fn take_back_reports(&self, acked: u64) {
+        let mut on_the_way = self.0.on_the_way.lock().unwrap_or_else(PoisonError::into_inner);
+        on_the_way.retain(|(seq, _)| *seq > acked);
+        if let Some((_, before)) = on_the_way.first() {
+            *self.reported() = *before;
+        }
+        on_the_way.clear();
     }
 
     /// Whether the disk or its quota lost something that no report in the spool tells of.

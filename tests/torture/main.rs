@@ -49,11 +49,17 @@ use rig::{Outcome, Plan};
 /// The form that fits into `make test`.
 const SHORT: (u32, u32) = (2_000, 16);
 
+/// Breaks disks, links, agents and brokers within the few faults of the short form, and displaces a report of losses.
+const SHORT_FORM_SEED: u64 = 1_189_158_514;
+
 #[test]
 fn whatever_breaks_each_login_is_delivered_once_or_counted_as_lost() {
     let events = variable("TORTURE_EVENTS").unwrap_or(SHORT.0);
     let faults = variable("TORTURE_FAULTS").unwrap_or(SHORT.1);
-    let seed = variable("TORTURE_SEED").unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    // The short form is the same every time, so that a failure is the change's; the long form looks for new ones.
+    let any =
+        || if variable::<u32>("TORTURE_EVENTS").is_some() { u64::from(fastrand::u32(..)) } else { SHORT_FORM_SEED };
+    let seed = variable("TORTURE_SEED").unwrap_or_else(any);
     println!("TORTURE_SEED={seed} TORTURE_EVENTS={events} TORTURE_FAULTS={faults}");
     let is_root = nix::unistd::Uid::effective().is_root();
     if !is_root {
