@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::recorder::Counts;
+use crate::recorder::counts::Counts;
 use crate::spool::Spool;
 use crate::uplink::LinkStatus;
 
