@@ -113,17 +113,28 @@ impl Inner {
         self.lanes[lane.index()].append(record)
     }
 
-    fn all_cursors(&self) -> Vec<StoredCursor> {
+    /// All cursors, for a lane to write down: what they stand behind in the other lane is made safe first.
+    fn all_cursors(&mut self, lane: Lane) -> Vec<StoredCursor> {
+        let other = &mut self.lanes[lane.other().index()];
+        if !other.is_distrusted()
+            && let Some((file, seq, bytes)) = other.begin_sync()
+        {
+            match file.sync_data() {
+                Ok(()) => other.end_sync(&file, seq, bytes),
+                // Its next sync writes it again.
+                Err(error) => other.distrust(&error),
+            }
+        }
         self.cursors.values().cloned().collect()
     }
 
     fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors();
+        let cursors = self.all_cursors(lane);
         self.lanes[lane.index()].begin_segment(cursors)
     }
 
     pub fn begin_again(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors();
+        let cursors = self.all_cursors(lane);
         self.lanes[lane.index()].begin_again(cursors)
     }
 
@@ -146,7 +157,7 @@ impl Inner {
 
     fn give_up_without_room(&mut self, dropped: &mut Dropped) -> io::Result<()> {
         for lane in [Lane::Low, Lane::High] {
-            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors());
+            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors(lane));
             let files = &mut self.lanes[lane.index()];
             let given_up = files.remove_oldest(acked)?;
             if dropped.add(lane, given_up) {
@@ -169,12 +180,13 @@ impl Inner {
         if !self.directory.join("lock").exists() {
             self.lock = lock(&self.directory)?;
         }
-        let cursors = self.all_cursors();
-        for (files, acked) in self.lanes.iter_mut().zip(self.state.acked) {
-            if !files.is_in_place() {
+        for lane in Lane::ALL {
+            if !self.lanes[lane.index()].is_in_place() {
+                let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors(lane));
+                let files = &mut self.lanes[lane.index()];
                 let path = files.directory.display().to_string();
                 files.damage.note(format!("{path} was removed or replaced while the agent ran; it is made anew"));
-                files.restore(acked, cursors.clone())?;
+                files.restore(acked, cursors)?;
             }
         }
         self.store_state()
