@@ -279,6 +279,11 @@ impl Spool {
         self.lock().lanes[lane.index()].read()
     }
 
+    /// The number of the next event to read: those before it were read, or are gone.
+    pub fn next_to_read(&self, lane: Lane) -> u64 {
+        self.lock().lanes[lane.index()].read_seq
+    }
+
     /// What was found damaged since the last time, High and Low.
     pub fn take_damage(&self) -> [Damage; 2] {
         self.lock().lanes.each_mut().map(|lane| std::mem::take(&mut lane.damage))
