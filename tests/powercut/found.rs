@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use collector_common::event::kind::Lane;
+use edgewarden::render::envelope;
 use edgewarden::spool::Spool;
+use serde_json::Value;
 
 use crate::QUOTA_BYTES;
 use crate::facts::{Facts, port};
@@ -44,15 +46,27 @@ pub struct Found {
 /// Opens the spool and checks, or says what is wrong. Of a disk without anything unsynced nothing may be missing.
 ///
 /// * Each event that was synced is there, unless the broker has acknowledged it; none is there twice.
+/// * One that was sent would be sent again with the same bytes: by the mark that was kept before.
 /// * A line behind the cursor will be read again, as a new event: so it is none yet, neither here nor at the broker.
 /// * A line before the cursor is an event here, or acknowledged. On a disk that kept some of what was not synced, a
 ///   later frame may have survived an earlier one. Then so many events at least are counted as lost.
 pub fn check(directory: &Path, facts: &Facts, log: &Log, is_strict: bool) -> Result<Found, String> {
     let (spool, opened) = Spool::open(directory, QUOTA_BYTES).map_err(|error| error.to_string())?;
+    // On a disk that kept some of what was not synced there may be half a frame, but never half of another file.
+    if let Some(damage) = opened.damage.iter().find(|damage| is_strict || !damage.contains(".seg")) {
+        return Err(damage.clone());
+    }
     let mut here = BTreeMap::new();
     for lane in Lane::ALL {
         while let Some(event) = spool.read(lane).map_err(|error| error.to_string())? {
             let id = event.id.to_string();
+            if let Some(sent) = facts.sent.get(&id) {
+                let mark = spool.mark(lane, event.at.boot, event.seq).ok_or(format!("sent without a mark: {id}"))?;
+                let text = envelope(&event, Some(mark.offset_us)).unwrap();
+                if serde_json::from_str::<Value>(&text).unwrap() != *sent {
+                    return Err(format!("it would be sent again as {text}, and was {sent}"));
+                }
+            }
             if here.insert(id.clone(), port(&event)).is_some() || !facts.written.contains_key(&id) {
                 return Err(format!("there twice, or never written: {event:?}"));
             }
