@@ -26,6 +26,8 @@ type Change = (usize, Option<Vec<u8>>);
 
 #[derive(Default)]
 struct File {
+    /// As the agent reads it.
+    now: Vec<u8>,
     safe: Vec<u8>,
     pending: Vec<Change>,
 }
@@ -82,8 +84,8 @@ impl Disk {
                 self.change_names(vec![(path.clone(), Some(Some(self.files.len())))]);
                 self.files.push(File::default());
             }
-            Act::Write { inode, offset, data } => self.file(*inode).pending.push((*offset, Some(data.clone()))),
-            Act::SetLength { inode, bytes } => self.file(*inode).pending.push((*bytes, None)),
+            Act::Write { inode, offset, data } => self.change(*inode, *offset, Some(data)),
+            Act::SetLength { inode, bytes } => self.change(*inode, *bytes, None),
             Act::Sync { inode } => {
                 let file = self.file(*inode);
                 for (offset, data) in file.pending.drain(..) {
@@ -109,6 +111,12 @@ impl Disk {
     fn file(&mut self, inode: u64) -> &mut File {
         let number = self.numbers.get(&inode).expect("the agent writes to files it made");
         &mut self.files[*number]
+    }
+
+    fn change(&mut self, inode: u64, offset: usize, data: Option<&Vec<u8>>) {
+        let file = self.file(inode);
+        apply(&mut file.now, offset, data.map(Vec::as_slice));
+        file.pending.push((offset, data.cloned()));
     }
 
     fn change_names(&mut self, change: NameChange) {
@@ -157,14 +165,15 @@ impl Disk {
         }
     }
 
+    /// The files, as the agent reads them.
+    pub fn now(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.names.iter().filter_map(|(path, node)| Some((path.as_path(), self.files[(*node)?].now.as_slice())))
+    }
+
     /// The model is right only if the shim saw everything: with all that is on its way, it is the directory as it is.
     pub fn assert_complete(&self) {
         let all = tempfile::tempdir().unwrap();
-        self.write(&self.names, all.path(), |file| {
-            let mut content = self.files[file].safe.clone();
-            self.files[file].pending.iter().for_each(|(offset, data)| apply(&mut content, *offset, data.as_deref()));
-            content
-        });
+        self.write(&self.names, all.path(), |file| self.files[file].now.clone());
         assert_eq!(tree(all.path()), tree(&self.root), "the shim missed something");
     }
 }

@@ -16,10 +16,9 @@ pub struct Facts {
     pub written: BTreeMap<String, Option<u16>>,
     /// Ids of events that are on the disk for good.
     pub safe: BTreeSet<String>,
-    /// Ids and texts of events that went to the broker. Those it has acknowledged, and the ports in them.
+    /// Ids and texts of events that went to the broker, and the ids of those it has acknowledged.
     pub sent: BTreeMap<String, Value>,
     pub acknowledged: BTreeSet<String>,
-    pub acknowledged_ports: BTreeSet<u16>,
     /// Written to an inode since its last sync, and when; and the lane it belongs to.
     unsynced: HashMap<u64, BTreeMap<String, u64>>,
     lanes: HashMap<u64, Lane>,
@@ -86,10 +85,14 @@ impl Facts {
             if kind == PUBACK {
                 let ids =
                     connection.under_way.remove(&u16_at(&rest, 0)).expect("the broker acknowledges what was sent");
-                self.acknowledged_ports.extend(ids.iter().filter_map(|id| self.written[id]));
                 self.acknowledged.extend(ids);
             }
         }
+    }
+
+    /// The lines of the log that became these events.
+    pub fn ports<'a>(&self, ids: impl IntoIterator<Item = &'a String>) -> BTreeSet<u16> {
+        ids.into_iter().filter_map(|id| self.written[id]).collect()
     }
 
     /// How old the oldest event is that a power cut at this moment would cost: microseconds, High and Low.
@@ -105,7 +108,7 @@ impl Facts {
 }
 
 /// The events in what was written.
-fn events(data: &[u8]) -> Vec<StoredEvent> {
+pub fn events(data: &[u8]) -> Vec<StoredEvent> {
     let starts = data.windows(4).enumerate().filter(|(_, magic)| magic == b"EWfr");
     let body = |(at, _): (usize, &[u8])| {
         let length = u32::from_le_bytes(data.get(at + 4..at + 8)?.try_into().ok()?);

@@ -8,7 +8,6 @@ use edgewarden::render::envelope;
 use edgewarden::spool::Spool;
 use serde_json::Value;
 
-use crate::QUOTA_BYTES;
 use crate::facts::{Facts, port};
 
 /// The lines of the log: the port in each, and where the line ends.
@@ -45,13 +44,19 @@ pub struct Found {
 
 /// Opens the spool and checks, or says what is wrong. Of a disk without anything unsynced nothing may be missing.
 ///
-/// * Each event that was synced is there, unless the broker has acknowledged it; none is there twice.
+/// * Each event that was synced is there, unless it may be gone: acknowledged, or given up; none is there twice.
 /// * One that was sent would be sent again with the same bytes: by the mark that was kept before.
 /// * A line behind the cursor will be read again, as a new event: so it is none yet, neither here nor at the broker.
-/// * A line before the cursor is an event here, or acknowledged. On a disk that kept some of what was not synced, a
+/// * A line before the cursor is an event here, or one that may be gone. On a disk that kept some of what was not synced, a
 ///   later frame may have survived an earlier one. Then so many events at least are counted as lost.
-pub fn check(directory: &Path, facts: &Facts, log: &Log, is_strict: bool) -> Result<Found, String> {
-    let (spool, opened) = Spool::open(directory, QUOTA_BYTES).map_err(|error| error.to_string())?;
+pub fn check(
+    directory: &Path,
+    facts: &Facts,
+    may_be_gone: &BTreeSet<String>,
+    log: &Log,
+    is_strict: bool,
+) -> Result<Found, String> {
+    let (spool, opened) = Spool::open(directory, 1 << 20).map_err(|error| error.to_string())?;
     // On a disk that kept some of what was not synced there may be half a frame, but never half of another file.
     if let Some(damage) = opened.damage.iter().find(|damage| is_strict || !damage.contains(".seg")) {
         return Err(damage.clone());
@@ -73,21 +78,20 @@ pub fn check(directory: &Path, facts: &Facts, log: &Log, is_strict: bool) -> Res
         }
     }
     let lost: u64 = spool.take_damage().iter().map(|damage| damage.lost).sum();
-    let gone: Vec<_> =
-        facts.safe.iter().filter(|id| !here.contains_key(*id) && !facts.acknowledged.contains(*id)).collect();
+    let gone: Vec<_> = facts.safe.difference(may_be_gone).filter(|id| !here.contains_key(*id)).collect();
     if !gone.is_empty() {
         return Err(format!("{} of {} synced events are gone, {lost} counted", gone.len(), facts.safe.len()));
     }
     let place = opened.cursors.values().find_map(|cursor| cursor.split_once("offset="));
     let offset = place.map_or(0, |(_, rest)| rest.split(' ').next().unwrap().parse().unwrap());
     let before = log.before(offset);
-    let sent = facts.sent.keys().filter_map(|id| facts.written[id]);
-    let again: Vec<_> = here.values().flatten().copied().chain(sent).filter(|port| !before.contains(port)).collect();
+    let here: BTreeSet<u16> = here.into_values().flatten().collect();
+    let events: BTreeSet<u16> = here.union(&facts.ports(facts.sent.keys())).copied().collect();
+    let again: Vec<_> = events.difference(&before).collect();
     if !again.is_empty() {
         return Err(format!("{} lines would be read a second time: {again:?}", again.len()));
     }
-    let here: BTreeSet<u16> = here.into_values().flatten().collect();
-    let known: BTreeSet<u16> = here.union(&facts.acknowledged_ports).copied().collect();
+    let known: BTreeSet<u16> = here.union(&facts.ports(may_be_gone)).copied().collect();
     let missing: BTreeSet<u16> = before.difference(&known).copied().collect();
     let may_miss = if is_strict { 0 } else { lost };
     if missing.len() as u64 > may_miss || (is_strict && lost > 0) {

@@ -46,18 +46,16 @@ use std::path::Path;
 
 use agent::Agent;
 use disk::Disk;
-use facts::Facts;
+use facts::{Facts, events};
 use found::{Log, check};
 use journal::{Act, Op};
 use restart::Cut;
+use run::Run;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The first port of the logins.
 const FIRST_PORT: u16 = 20_000;
-
-/// So small that segments of an eighth of it are full after seconds.
-const QUOTA_BYTES: u64 = 128 * 1024;
 
 /// What an event may wait for its sync: the settings of the run, and what a busy machine may add.
 const AT_RISK_US: [u64; 2] = [1_000_000 + 5_000_000, 3_000_000 + 5_000_000];
@@ -69,33 +67,32 @@ fn scratch() -> TempDir {
 
 #[test]
 fn what_was_synced_before_a_power_cut_is_there_after_it() {
-    let run = run::run();
+    let run = run::connected();
     let ops = journal::read(&run.journal);
-    let (root, log) = (run.agent.path("state"), run.agent.path("auth.log"));
-    let lines = Log::read(&log);
-    let mut pass = Pass::new(&root, &ops);
-    for (place, op) in ops.iter().enumerate() {
-        pass.step(place, op, &lines);
-    }
-    pass.disk.assert_complete();
-    pass.print(&ops);
-    let faults = &pass.faults;
-    assert!(faults.is_empty(), "{} faults, the first:\n{}", faults.len(), faults[..faults.len().min(8)].join("\n"));
-    assert!(ops.len() >= 200, "too little was done");
-    let max = pass.at_risk_us;
-    assert!(
-        max[0] <= AT_RISK_US[0] && max[1] <= AT_RISK_US[1],
-        "an event waited {max:?} us for its sync, High and Low"
-    );
+    let mut pass = Pass::new(&ops, &run, restart::places(&ops));
+    pass.all();
     assert!(pass.cuts.len() >= 12, "{} places to go on from", pass.cuts.len());
-    restart::go_on(&mut pass.cuts, &log, &lines.ports());
+    restart::go_on(&mut pass.cuts, &run.agent.path("auth.log"), &pass.lines.ports());
+}
+
+#[test]
+fn what_a_full_spool_kept_before_a_power_cut_is_there_after_it() {
+    let run = run::full();
+    let ops = journal::read(&run.journal);
+    let mut pass = Pass::new(&ops, &run, BTreeSet::new());
+    pass.gives_up = true;
+    pass.all();
+    assert!(pass.given_up().len() > 50, "too little was given up");
 }
 
 /// What is found out on the way through the journal.
 struct Pass<'a> {
     ops: &'a [Op],
+    lines: Log,
     disk: Disk,
     facts: Facts,
+    /// Whether events have to make room: then what is in no file of the agent any more may be gone.
+    gives_up: bool,
     go_on: BTreeSet<usize>,
     cuts: Vec<Cut>,
     faults: Vec<String>,
@@ -105,12 +102,14 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn new<'a>(root: &Path, ops: &'a [Op]) -> Pass<'a> {
+    fn new<'a>(ops: &'a [Op], run: &Run, go_on: BTreeSet<usize>) -> Pass<'a> {
         Pass {
             ops,
-            disk: Disk::new(root),
+            lines: Log::read(&run.agent.path("auth.log")),
+            disk: Disk::new(&run.agent.path("state")),
             facts: Facts::default(),
-            go_on: restart::places(ops),
+            gives_up: false,
+            go_on,
             cuts: Vec::new(),
             faults: Vec::new(),
             disks: 0,
@@ -118,20 +117,40 @@ impl Pass<'_> {
         }
     }
 
+    fn all(&mut self) {
+        for (place, op) in self.ops.iter().enumerate() {
+            self.step(place, op);
+        }
+        self.disk.assert_complete();
+        self.print();
+        let (faults, first) = (self.faults.len(), &self.faults[..self.faults.len().min(8)]);
+        assert!(faults == 0, "{faults} faults, the first:\n{}", first.join("\n"));
+        assert!(self.ops.len() >= 200, "too little was done");
+        let waited = self.at_risk_us;
+        assert!(
+            waited[0] <= AT_RISK_US[0] && waited[1] <= AT_RISK_US[1],
+            "an event waited {waited:?} us for its sync, High and Low"
+        );
+    }
+
     /// Behind each record: the disk with nothing that was not synced, and with a part of it drawn from a seed.
-    fn step(&mut self, place: usize, op: &Op, lines: &Log) {
+    fn step(&mut self, place: usize, op: &Op) {
         self.disk.step(&op.act);
         self.facts.step(op);
         if let Some(next) = self.ops.get(place + 1) {
             let waiting = self.facts.at_risk_us(next.at_us);
             self.at_risk_us = std::array::from_fn(|lane| self.at_risk_us[lane].max(waiting[lane]));
         }
+        let mut may_be_gone = self.facts.acknowledged.clone();
+        if self.gives_up {
+            may_be_gone.extend(self.given_up());
+        }
         for seed in [None, Some(place as u64)] {
             let build = |to: &Path| self.disk.build(to, seed.map(fastrand::Rng::with_seed));
             let scratch = scratch();
             build(scratch.path());
             self.disks += 1;
-            match check(scratch.path(), &self.facts, lines, seed.is_none()) {
+            match check(scratch.path(), &self.facts, &may_be_gone, &self.lines, seed.is_none()) {
                 Err(fault) => self.faults.push(format!("cut {place} behind {op:?}, seed {seed:?}: {fault}")),
                 // Without a cursor the agent begins at the end of the log, as at its first start.
                 Ok(found)
@@ -149,12 +168,20 @@ impl Pass<'_> {
         }
     }
 
-    fn print(&self, ops: &[Op]) {
-        let count = |what: fn(&Act) -> bool| ops.iter().filter(|op| what(&op.act)).count();
+    /// Events that are in no segment any more.
+    fn given_up(&self) -> BTreeSet<String> {
+        let segments = self.disk.now().filter(|(path, _)| is_segment(path));
+        let kept: BTreeSet<String> =
+            segments.flat_map(|(_, content)| events(content)).map(|event| event.id.to_string()).collect();
+        self.facts.written.keys().filter(|id| !kept.contains(*id)).cloned().collect()
+    }
+
+    fn print(&self) {
+        let count = |what: fn(&Act) -> bool| self.ops.iter().filter(|op| what(&op.act)).count();
         println!(
             "{} places, {} disks; {} events written, {} synced, {} sent, {} acknowledged; {} segments begun, {} forgotten; \
              state.json replaced {} times; an event waited {:?} us for its sync at the most, High and Low",
-            ops.len(),
+            self.ops.len(),
             self.disks,
             self.facts.written.len(),
             self.facts.safe.len(),

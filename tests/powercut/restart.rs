@@ -100,11 +100,9 @@ impl Cut {
     fn waits_for(&self, arrived: &BTreeMap<String, Vec<Value>>, lines: &BTreeSet<u16>) -> Option<String> {
         let events = arrived.get(&self.device()).map_or(&[][..], Vec::as_slice);
         let after = logins_by_port(&arrivals(events));
-        let is_known = |port: &u16| {
-            after.contains_key(port)
-                || self.facts.acknowledged_ports.contains(port)
-                || self.found.missing.contains(port)
-        };
+        let before = self.facts.ports(&self.facts.acknowledged);
+        let is_known =
+            |port: &u16| after.contains_key(port) || before.contains(port) || self.found.missing.contains(port);
         let missing: Vec<_> = lines.iter().filter(|port| !is_known(port)).collect();
         (!missing.is_empty()).then(|| format!("cut {}: {missing:?}; log:\n{}", self.place, self.agent.log()))
     }

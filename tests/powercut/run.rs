@@ -7,15 +7,22 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::FIRST_PORT;
 use crate::agent::{Agent, connection};
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Mosquitto, free_port};
 use crate::proxy::Proxy;
-use crate::{FIRST_PORT, QUOTA_BYTES};
 
 /// Lines are logged so often, and so many at a time.
-const BURSTS: u16 = 40;
 const BURST: u16 = 10;
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// So many times with a broker, and without one, which fills the spool several times over.
+const CONNECTED_BURSTS: u16 = 40;
+const FULL_BURSTS: u16 = 20;
+
+/// So small that segments, an eighth of it, are full after seconds; and that without a broker events have to go.
+const CONNECTED_QUOTA_BYTES: u64 = 128 * 1024;
+const FULL_QUOTA_BYTES: u64 = 24 * 1024;
 
 /// What is left of it.
 pub struct Run {
@@ -25,31 +32,44 @@ pub struct Run {
     pub journal: PathBuf,
 }
 
-/// Runs the agent under the shim.
-pub fn run() -> Run {
+/// Runs the agent with a broker that acknowledges, over a line that breaks twice.
+pub fn connected() -> Run {
     let broker = Mosquitto::start();
     let proxy = Proxy::start(broker.port);
-    let mut agent = Agent::new("press-80", connection(proxy.port));
+    run(proxy.port, CONNECTED_QUOTA_BYTES, CONNECTED_BURSTS, |burst| match burst {
+        14 | 24 => proxy.lose_replies(),
+        16 | 26 => proxy.cut(),
+        _ => {}
+    })
+}
+
+/// Runs it without one: events have to make room for others.
+pub fn full() -> Run {
+    run(free_port(), FULL_QUOTA_BYTES, FULL_BURSTS, |_| ())
+}
+
+fn run(port: u16, quota_bytes: u64, bursts: u16, trouble: impl Fn(u16)) -> Run {
+    let mut agent = Agent::new("press-80", connection(port));
     let (shim, journal, state) = (agent.path("powercut.so"), agent.path("journal"), agent.path("state"));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/powercut.c");
     let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).status();
     assert!(cc.expect("a C compiler is needed: scripts/setup-test.sh installs it").success());
-    agent.set("maxLocalCacheSizeInBytes", json!(QUOTA_BYTES));
+    agent.set("maxLocalCacheSizeInBytes", json!(quota_bytes));
     agent.set("highPriorityMessageFrequency", json!("PT2S"));
     agent.set("lowPriorityMessageFrequency", json!("PT5S"));
     agent.own()["spoolSyncHigh"] = json!("PT1S");
     agent.own()["spoolSyncLow"] = json!("PT3S");
     agent.start_with(&[("LD_PRELOAD", &shim), ("POWERCUT_ROOT", &state), ("POWERCUT_JOURNAL", &journal)]);
     agent.wait_collecting();
-    for burst in 0..BURSTS {
+    for burst in 0..bursts {
         std::thread::sleep(PAUSE);
         agent.fail_logins(FIRST_PORT + burst * BURST..FIRST_PORT + (burst + 1) * BURST);
-        match burst {
-            9 | 29 => set_priority(&mut agent, "Low"),
-            19 => set_priority(&mut agent, "High"),
-            14 | 24 => proxy.lose_replies(),
-            16 | 26 => proxy.cut(),
-            _ => {}
+        trouble(burst);
+        // In turn in both lanes.
+        match burst * 4 / bursts {
+            turn if turn == (burst + 1) * 4 / bursts => {}
+            turn if turn % 2 == 0 => set_priority(&mut agent, "Low"),
+            _ => set_priority(&mut agent, "High"),
         }
     }
     agent.kill_9();
