@@ -13,12 +13,12 @@ use crate::mosquitto::{Mosquitto, free_port};
 use crate::proxy::Proxy;
 
 /// Lines are logged so often, and so many at a time.
-const BURST: u16 = 10;
-const PAUSE: Duration = Duration::from_millis(300);
+const BURST: u16 = 7;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// So many times with a broker, and without one, which fills the spool several times over.
-const CONNECTED_BURSTS: u16 = 40;
-const FULL_BURSTS: u16 = 20;
+const CONNECTED_BURSTS: u16 = 60;
+const FULL_BURSTS: u16 = 24;
 
 /// So small that segments, an eighth of it, are full after seconds; and that without a broker events have to go.
 const CONNECTED_QUOTA_BYTES: u64 = 128 * 1024;
@@ -37,8 +37,8 @@ pub fn connected() -> Run {
     let broker = Mosquitto::start();
     let proxy = Proxy::start(broker.port);
     run(proxy.port, CONNECTED_QUOTA_BYTES, CONNECTED_BURSTS, |burst| match burst {
-        14 | 24 => proxy.lose_replies(),
-        16 | 26 => proxy.cut(),
+        20 | 36 => proxy.lose_replies(),
+        24 | 40 => proxy.cut(),
         _ => {}
     })
 }
