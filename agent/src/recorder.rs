@@ -26,7 +26,7 @@ use crate::config::settings::Settings;
 use crate::fit;
 use crate::spool::record::StoredEvent;
 use crate::spool::{Dropped, Spool};
-use counts::{Cause, Counts};
+use counts::{Cause, Counts, Fitted};
 
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
 const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
@@ -125,7 +125,13 @@ impl Recorder {
         };
         let kind = payload.kind();
         let events = match payload.to_items() {
-            Ok(items) => fit::into_events(items, settings.max_message_bytes),
+            Ok(items) => {
+                let bytes_before = bytes_of(&items);
+                let events = fit::into_events(items, settings.max_message_bytes);
+                let is_cut = events.iter().map(|items| bytes_of(items)).sum::<usize>() != bytes_before;
+                self.counts.add_fitted(Fitted { split: u64::from(events.len() > 1), cut: u64::from(is_cut) });
+                events
+            }
             Err(error) => {
                 error!("cannot serialise a {} event: {error}", kind.name());
                 self.counts.add_collected(lane, kind, 1);
@@ -217,6 +223,7 @@ impl Recorder {
                 continue;
             }
             timers.tell_damage = now + REPORT_LOSSES;
+            self.counts.note_damage(&damage);
             self.counts.add_lost(lane, None, Cause::Damaged, damage.lost);
             let more = if damage.more > 0 { format!("; and {} more", damage.more) } else { String::new() };
             let message =
@@ -252,6 +259,10 @@ impl Recorder {
 /// The lane of an event, `None` when the twin turned its kind off.
 fn lane_of(kind: Kind, security_relevant: bool, settings: &Settings) -> Option<Lane> {
     if security_relevant { Some(Lane::High) } else { settings.priority(kind).lane() }
+}
+
+fn bytes_of(items: &[String]) -> usize {
+    items.iter().map(String::len).sum()
 }
 
 fn sync_delay(settings: &Settings, lane: Lane) -> Duration {

@@ -75,6 +75,10 @@ fn a_days_budget_holds_low_events_back_and_lets_high_ones_through() {
     assert!(status["waiting"].as_str().unwrap().contains("Low events wait"), "{status}");
     assert!(status["link"]["sentTodayBytes"].as_u64().unwrap() <= 65_536 / 2 + 8192, "{status}");
     assert!(status["connected"].as_bool().unwrap());
+    agent.wait_words(
+        "the budget",
+        &["half of the day's 64 KiB (maxBytesPerDay) is used up", "High events still go\n", " today of 64 KiB a day, "],
+    );
     // A restart is no new day.
     assert!(agent.terminate().success());
     agent.start();

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::lane::{LaneFiles, encode, remove_if_there, sync_directory};
 use super::reading::is_lasting;
@@ -32,30 +32,46 @@ pub enum GivenUp {
     Nothing,
 }
 
-/// Whether a file system is so full that the spool must not grow. One that cannot say is not.
-pub fn is_short(directory: &Path) -> bool {
-    let Ok(stat) = statvfs(directory) else { return false };
+/// What a file system has too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Bytes.
+    Space,
+    /// Inodes: no file can be made, however much space there is.
+    Inodes,
+}
+
+/// What a file system has so little of that the spool must not grow. One that cannot say lacks nothing.
+pub fn lack(directory: &Path) -> Option<Lack> {
+    let stat = statvfs(directory).ok()?;
+    #[allow(clippy::useless_conversion)]
+    let (inodes, inodes_free) = (u64::from(stat.files()), u64::from(stat.files_available()));
+    if spare(&stat).is_none() {
+        Some(Lack::Space)
+    } else {
+        (inodes > 0 && inodes_free < RESERVE_INODES).then_some(Lack::Inodes)
+    }
+}
+
+/// How much the spool may still take of a file system: bytes.
+pub fn spare_bytes(directory: &Path) -> u64 {
+    statvfs(directory).map_or(u64::MAX, |stat| spare(&stat).unwrap_or(0))
+}
+
+/// What is free beyond the reserve: bytes; `None` when not even that is.
+fn spare(stat: &Statvfs) -> Option<u64> {
     // `fsblkcnt_t` is 32 bits wide on some machines.
     #[allow(clippy::useless_conversion)]
-    let [free, all, inodes_free, inodes] = [
-        u64::from(stat.blocks_available()),
-        u64::from(stat.blocks()),
-        u64::from(stat.files_available()),
-        u64::from(stat.files()),
-    ];
-    #[allow(clippy::useless_conversion)]
-    let block = u64::from(stat.fragment_size());
-    free.saturating_mul(block) < RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART)
-        || inodes > 0 && inodes_free < RESERVE_INODES
+    let [free, all, block] =
+        [u64::from(stat.blocks_available()), u64::from(stat.blocks()), u64::from(stat.fragment_size())];
+    free.saturating_mul(block).checked_sub(RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART))
 }
 
 impl LaneFiles {
     /// Gives up events of the kind that uses most, from the oldest segment that holds any.
     pub fn give_up(&mut self, acked: u64, segment_bytes: u64) -> io::Result<GivenUp> {
         self.know_usage();
-        let mut usage = Usage::default();
-        self.segments.iter().filter_map(|segment| segment.usage).for_each(|each| usage.add_all(&each));
-        let Some(victim) = usage.victim() else {
+        let Some(victim) = self.usage().victim() else {
             // Nothing but records of a later version, damage, or what is acknowledged.
             return if self.segments.len() > 1 { self.remove_oldest(acked) } else { Ok(GivenUp::Nothing) };
         };
@@ -64,6 +80,13 @@ impl LaneFiles {
             Some(index) if index + 1 < self.segments.len() => self.sift(index, victim, acked, segment_bytes),
             _ => Ok(GivenUp::BeginSegment),
         }
+    }
+
+    /// What the segments hold, as far as it is known.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        self.segments.iter().filter_map(|segment| segment.usage).for_each(|each| usage.add_all(&each));
+        usage
     }
 
     /// Reads the segments of which nobody has said what they hold.
