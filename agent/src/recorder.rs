@@ -309,7 +309,7 @@ mod tests {
     use std::path::Path;
 
     use collector_common::collector::{Emitter, channel};
-    use collector_common::event::payload::{Diagnostic, Severity};
+    use collector_common::event::payload::{Diagnostic, DroppedEvents, Payload, Severity};
     use collector_common::root::Root;
 
     use super::*;
@@ -340,8 +340,11 @@ mod tests {
         fs::create_dir(&in_the_way).unwrap();
         out.lost(Kind::Login, 3);
         recorder.report_losses();
+        let troubles = kept.outlook().troubles;
+        assert!(troubles[0].1.starts_with("cannot write events to the spool: "), "{troubles:?}");
         fs::remove_dir(&in_the_way).unwrap();
         recorder.report_losses();
+        assert_eq!(kept.outlook().troubles, [], "it is over");
         recorder.report_losses();
         kept.sync(Lane::High).unwrap();
         let read = || kept.read(Lane::High).unwrap();
@@ -379,6 +382,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_split_or_cut_to_fit_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let Bench { recorder, out: _out, _settings, .. } = bench(directory.path());
+        let settings = Settings::default();
+        let now = recorder.clock.now();
+        for bytes in [10, 100_000] {
+            let remark = Diagnostic::new(Severity::Information, "x".repeat(bytes));
+            assert!(recorder.record(Draft::alarm(now, remark), &settings));
+        }
+        let lane = DroppedEvents {
+            queue: Lane::High.name(),
+            collected_events: 9,
+            dropped_events: 9,
+            extra_details: Default::default(),
+        };
+        let long = Draft::new(now, Payload::DroppedEventsStatistics(vec![lane; 200]));
+        assert!(recorder.record(long, &settings));
+        assert_eq!(recorder.counts.fitted(), Fitted { split: 1, cut: 1 });
+    }
+
+    #[test]
     fn damage_met_while_reading_is_an_alarm_and_counted() {
         let directory = tempfile::tempdir().unwrap();
         let Bench { mut recorder, kept, out: _out, _settings } = bench(directory.path());
@@ -402,6 +426,8 @@ mod tests {
         let told: String = read().flat_map(|event| event.items).collect();
         assert!(told.contains(r#""LostEvents":"1""#) && told.contains("the spool is damaged"), "{told}");
         assert!(told.contains(r#""Unknown.damaged":"1""#), "{told}");
+        let damage = recorder.counts.damage();
+        assert!(damage.lost == 1 && damage.sentences[0].contains("bytes of segment 1 are damaged"), "{damage:?}");
         assert_eq!(recorder.counts.lost().iter().map(counts::Loss::name).collect::<Vec<_>>(), ["Unknown.damaged"]);
     }
 }

@@ -119,8 +119,6 @@ pub struct Stats {
     pub acked: [u64; 2],
     /// Recorded up to this number, High and Low.
     pub recorded: [u64; 2],
-    /// What the file system has so little of that the spool does not grow, whatever its quota.
-    pub disk_lacks: Option<Lack>,
     /// `fdatasync` and `fsync` of segments since the start.
     pub syncs: u64,
     /// Bytes written to segments since the start.
@@ -166,7 +164,7 @@ impl Spool {
             cursor_version,
             quota_bytes,
             first_rows: [0; Kind::ALL.len()],
-            disk_lacks: None,
+            is_disk_short: false,
             troubles: Troubles::default(),
             lock,
         };
@@ -361,7 +359,6 @@ impl Spool {
             bytes: inner.bytes(),
             acked: inner.state.acked,
             recorded: inner.lanes.each_ref().map(|lane| lane.next_seq - 1),
-            disk_lacks: inner.disk_lacks,
             syncs: inner.lanes.iter().map(|lane| lane.syncs).sum(),
             written_bytes: inner.lanes.iter().map(|lane| lane.written_bytes).sum(),
         }

@@ -117,8 +117,8 @@ impl Sources {
         let oldest = self.spool.oldest_unacknowledged();
         SpoolFacts {
             bytes: stats.bytes,
-            disk_short: stats.disk_lacks.is_some(),
-            disk_lacks: stats.disk_lacks.map(|lack| match lack {
+            disk_short: outlook.disk_lacks.is_some(),
+            disk_lacks: outlook.disk_lacks.map(|lack| match lack {
                 Lack::Space => "space".to_owned(),
                 Lack::Inodes => "inodes".to_owned(),
             }),

@@ -325,7 +325,8 @@ fn suspect_takeover(why: String, short_lived: u32, client_id: &str) -> String {
 }
 
 fn used_up(limit_bytes: Option<u64>, allowance: Allowance, is_clock_right: bool) -> String {
-    let (share, who) = if allowance.high { ("half of the", "Low events wait") } else { ("the", "all events wait") };
+    let (share, who) =
+        if allowance.high { ("half of the", "Low events wait") } else { ("all of the", "all events wait") };
     let still = if allowance.high { "; High events still go" } else { "" };
     let until = if is_clock_right { "midnight UTC" } else { "the machine has been up for another full day" };
     let limit = size(limit_bytes.unwrap_or(0));
@@ -351,6 +352,21 @@ mod tests {
 
     use super::*;
     use crate::render::Renderer;
+
+    #[test]
+    fn a_used_up_budget_says_what_waits_until_when_and_what_still_goes() {
+        let used_up = |high, is_clock_right| used_up(Some(65_536), Allowance { high, low: false }, is_clock_right);
+        assert_eq!(
+            used_up(true, true),
+            "half of the day's 64 KiB (maxBytesPerDay) is used up; Low events wait until midnight UTC; High events \
+             still go"
+        );
+        assert_eq!(
+            used_up(false, false),
+            "all of the day's 64 KiB (maxBytesPerDay) is used up; all events wait until the machine has been up for another \
+             full day"
+        );
+    }
 
     #[test]
     fn repeated_takeovers_are_named() {

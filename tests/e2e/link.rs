@@ -106,6 +106,7 @@ fn a_half_open_link_is_noticed_and_everything_is_delivered_on_a_new_one() {
     wait::until_true("a new connection", || proxy.accepted() > accepted);
     wait_ports("every line", 21_000..21_040, || hub.arrivals());
     assert_each_once(21_000..21_040, &hub.arrivals());
+    agent.wait_words("the reason", &[" ago: the hub acknowledges nothing for 45 s; the link is taken for dead\n"]);
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn live_and_die(agent: &mut Agent, arrivals: &dyn Fn() -> Vec<Arrival>) {
     wait_lifecycle("connectionLost", arrivals, |_| true);
     agent.start();
     wait_lifecycle("started", arrivals, |extra| extra["Before"] == "killed");
+    agent.wait_words("how the run before ended", &["; the run before was killed or crashed\n"]);
     assert!(agent.terminate().success());
     wait_lifecycle("stopping", arrivals, |_| true);
     agent.start();

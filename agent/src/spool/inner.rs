@@ -13,7 +13,7 @@ use super::Dropped;
 use super::lane::LaneFiles;
 use super::outlook::{Outlook, Troubles};
 use super::record::{Record, StoredCursor, StoredEvent};
-use super::room::{GivenUp, Lack, lack, spare_bytes};
+use super::room::{GivenUp, free};
 use super::scan::keep_newest;
 use super::state::State;
 use super::usage::ByKind;
@@ -37,7 +37,7 @@ pub struct Inner {
     pub quota_bytes: u64,
     /// Recorded since the start, up to the limit for first rows: bytes.
     pub first_rows: ByKind,
-    pub disk_lacks: Option<Lack>,
+    pub is_disk_short: bool,
     pub troubles: Troubles,
     /// Held while the agent runs.
     pub lock: File,
@@ -69,10 +69,12 @@ impl Inner {
 
     pub fn outlook(&self) -> Outlook {
         let victim = |lane: Lane| self.lanes[lane.index()].usage().victim().map(|victim| (lane, victim.kind));
+        let free = free(&self.directory);
         Outlook {
+            disk_lacks: free.lack,
             // What makes room frees no more than a segment.
             is_full: self.bytes() + self.segment_bytes() >= self.quota_bytes,
-            room_bytes: self.quota_bytes.saturating_sub(self.bytes()).min(spare_bytes(&self.directory)),
+            room_bytes: self.quota_bytes.saturating_sub(self.bytes()).min(free.bytes),
             next_to_go: [Lane::Low, Lane::High].into_iter().find_map(victim),
             troubles: self.troubles.list(),
         }
@@ -113,11 +115,11 @@ impl Inner {
     fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
         let needs_segment = self.needs_segment(lane);
         if needs_segment {
-            self.disk_lacks = lack(&self.directory);
+            self.is_disk_short = free(&self.directory).lack.is_some();
         }
         // On a disk that is short a new segment takes the room of what goes for it, and no more: somebody else's files
         // must not cost all events.
-        let short = self.disk_lacks.is_some() && needs_segment;
+        let short = self.is_disk_short && needs_segment;
         let room = if short { self.bytes().saturating_sub(self.segment_bytes()) + 1 } else { u64::MAX };
         while self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
         if self.needs_segment(lane) {

@@ -7,9 +7,13 @@ use std::time::Instant;
 
 use collector_common::event::kind::{Kind, Lane};
 
+use super::room::Lack;
+
 /// How the spool stands to its quota and its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outlook {
+    /// What the file system has so little of that the spool does not grow, whatever its quota.
+    pub disk_lacks: Option<Lack>,
     /// The quota is reached: older events make room for newer ones.
     pub is_full: bool,
     /// What may still be written before events have to make room: bytes.

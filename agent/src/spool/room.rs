@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use nix::sys::statvfs::{Statvfs, statvfs};
+use nix::sys::statvfs::statvfs;
 
 use super::lane::{LaneFiles, encode, remove_if_there, sync_directory};
 use super::reading::is_lasting;
@@ -41,30 +41,36 @@ pub enum Lack {
     Inodes,
 }
 
-/// What a file system has so little of that the spool must not grow. One that cannot say lacks nothing.
-pub fn lack(directory: &Path) -> Option<Lack> {
-    let stat = statvfs(directory).ok()?;
-    #[allow(clippy::useless_conversion)]
-    let (inodes, inodes_free) = (u64::from(stat.files()), u64::from(stat.files_available()));
-    if spare(&stat).is_none() {
-        Some(Lack::Space)
-    } else {
-        (inodes > 0 && inodes_free < RESERVE_INODES).then_some(Lack::Inodes)
-    }
+/// How a file system stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// What it has so little of that the spool must not grow.
+    pub lack: Option<Lack>,
+    /// How much the spool may still take: bytes.
+    pub bytes: u64,
 }
 
-/// How much the spool may still take of a file system: bytes.
-pub fn spare_bytes(directory: &Path) -> u64 {
-    statvfs(directory).map_or(u64::MAX, |stat| spare(&stat).unwrap_or(0))
-}
-
-/// What is free beyond the reserve: bytes; `None` when not even that is.
-fn spare(stat: &Statvfs) -> Option<u64> {
+/// Looks at a file system. One that cannot say lacks nothing.
+pub fn free(directory: &Path) -> Free {
+    let Ok(stat) = statvfs(directory) else { return Free { lack: None, bytes: u64::MAX } };
     // `fsblkcnt_t` is 32 bits wide on some machines.
     #[allow(clippy::useless_conversion)]
-    let [free, all, block] =
-        [u64::from(stat.blocks_available()), u64::from(stat.blocks()), u64::from(stat.fragment_size())];
-    free.saturating_mul(block).checked_sub(RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART))
+    let [free, all, inodes_free, inodes] = [
+        u64::from(stat.blocks_available()),
+        u64::from(stat.blocks()),
+        u64::from(stat.files_available()),
+        u64::from(stat.files()),
+    ];
+    #[allow(clippy::useless_conversion)]
+    let block = u64::from(stat.fragment_size());
+    let reserve = RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART);
+    match free.saturating_mul(block).checked_sub(reserve) {
+        None => Free { lack: Some(Lack::Space), bytes: 0 },
+        Some(bytes) => {
+            let lacks_inodes = inodes > 0 && inodes_free < RESERVE_INODES;
+            Free { lack: lacks_inodes.then_some(Lack::Inodes), bytes }
+        }
+    }
 }
 
 impl LaneFiles {

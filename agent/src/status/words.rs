@@ -11,6 +11,12 @@ use super::units::{count, duration, size};
 /// A rate is only worth telling after this time: seconds.
 const RATE_AFTER: u64 = 600;
 
+/// A hub may take so long to acknowledge a message before it is called slow: seconds.
+const SLOW_AFTER: u64 = 5;
+
+/// So many certificates are named; a bundle of authorities holds many that nobody misses.
+const MAX_NAMED: usize = 3;
+
 /// The whole page.
 pub fn in_words(status: &Status) -> String {
     let concerns = concerns(status);
@@ -105,7 +111,11 @@ fn concerns(status: &Status) -> Vec<String> {
             status.clock.wall
         ));
     }
-    list.extend(status.expiring.iter().cloned());
+    list.extend(status.expiring.iter().take(MAX_NAMED).cloned());
+    let more = status.expiring.len().saturating_sub(MAX_NAMED);
+    if more > 0 {
+        list.push(format!("{} like these, which --json names", count(more as u64, "more certificate")));
+    }
     for (name, facts) in status.collectors.iter().filter(|(_, facts)| facts.state == "degraded") {
         list.push(format!("{name} is not collected: {}", facts.reason.as_deref().unwrap_or("nobody says why")));
     }
@@ -228,7 +238,7 @@ fn collector(facts: &CollectorFacts) -> String {
 /// Why nothing goes although there is a connection; waiting for a lane's interval is no such reason.
 fn held_back(status: &Status) -> Option<String> {
     let oldest = status.link.oldest_under_way_seconds.unwrap_or(0);
-    let slow = status.link.window_full.then(|| {
+    let slow = (status.link.window_full && oldest >= SLOW_AFTER).then(|| {
         let messages = count(status.link.under_way_messages, "message");
         format!("the hub is slow, {messages} are under way and the oldest is not acknowledged for {}", duration(oldest))
     });

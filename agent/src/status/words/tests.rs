@@ -181,6 +181,12 @@ const STATES: &[State] = &[
                 .to_owned(),
         ];
     }),
+    ("certificates of a bundle have expired", |status| {
+        let sentence = |number| {
+            format!("/etc/ssl/ca.pem: the certificate of CN=Root {number} has expired on 2025-05-12T23:59:00Z")
+        };
+        status.expiring = (1..=5).map(sentence).collect();
+    }),
     ("at the quota, and not connected", |status| {
         down(
             status,
@@ -210,7 +216,7 @@ const STATES: &[State] = &[
     }),
     ("damage, and a spool that was deleted", |status| {
         status.spool.damage = vec![
-            "/var/lib/edgewarden/spool/low/00000000000000000001.seg: 120 bytes at 4711 are damaged".to_owned(),
+            "the Low lane of the spool: 144 bytes of segment 1 are damaged".to_owned(),
             "/var/lib/edgewarden/spool/high was removed or replaced while the agent ran; it is made anew".to_owned(),
         ];
         status.spool.more_damage = 3;
