@@ -125,13 +125,7 @@ impl Recorder {
         };
         let kind = payload.kind();
         let events = match payload.to_items() {
-            Ok(items) => {
-                let bytes_before = bytes_of(&items);
-                let events = fit::into_events(items, settings.max_message_bytes);
-                let is_cut = events.iter().map(|items| bytes_of(items)).sum::<usize>() != bytes_before;
-                self.counts.add_fitted(Fitted { split: u64::from(events.len() > 1), cut: u64::from(is_cut) });
-                events
-            }
+            Ok(items) => self.fit(items, settings.max_message_bytes),
             Err(error) => {
                 error!("cannot serialise a {} event: {error}", kind.name());
                 self.counts.add_collected(lane, kind, 1);
@@ -172,6 +166,15 @@ impl Recorder {
             }
         }
         all_stored
+    }
+
+    fn fit(&self, items: Vec<String>, max_message_bytes: usize) -> Vec<Vec<String>> {
+        let bytes_of = |items: &[String]| items.iter().map(String::len).sum::<usize>();
+        let bytes_before = bytes_of(&items);
+        let events = fit::into_events(items, max_message_bytes);
+        let is_cut = events.iter().map(|items| bytes_of(items)).sum::<usize>() != bytes_before;
+        self.counts.add_fitted(Fitted { split: u64::from(events.len() > 1), cut: u64::from(is_cut) });
+        events
     }
 
     fn count_dropped(&self, dropped: &Dropped) {
@@ -259,10 +262,6 @@ impl Recorder {
 /// The lane of an event, `None` when the twin turned its kind off.
 fn lane_of(kind: Kind, security_relevant: bool, settings: &Settings) -> Option<Lane> {
     if security_relevant { Some(Lane::High) } else { settings.priority(kind).lane() }
-}
-
-fn bytes_of(items: &[String]) -> usize {
-    items.iter().map(String::len).sum()
 }
 
 fn sync_delay(settings: &Settings, lane: Lane) -> Duration {

@@ -191,6 +191,11 @@ impl Uplink {
                 _ = self.settings.changed() => {}
             }
         };
+        self.end_session(link, &window).await;
+        end
+    }
+
+    async fn end_session(&mut self, link: Link, window: &Window) {
         let failed = window.len() as u64;
         self.status.change(|facts| facts.failed_messages += failed);
         if let Err(error) = self.budget.store() {
@@ -199,7 +204,6 @@ impl Uplink {
         if link.is_up {
             link.close().await;
         }
-        end
     }
 
     fn on_signal(
