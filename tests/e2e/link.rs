@@ -52,6 +52,7 @@ fn cut_again_and_again(agent: &mut Agent, proxy: &Proxy, from: u16, arrivals: &d
     agent.fail_logins(next..next + 30);
     next += 30;
     wait_ports("what is sent without an answer", next - 30..next - 29, arrivals);
+    agent.wait_words("what is under way", &["\nunder way      ", ", the oldest for "]);
     proxy.cut();
     agent.fail_logins(next..next + 1);
     next += 1;

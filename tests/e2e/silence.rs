@@ -105,6 +105,7 @@ fn sigusr1_sends_what_would_wait_for_hours() {
     agent.fail_logins(10_000..10_003);
     let status = agent.wait_status("the lines to be recorded", |status| status["events"]["byKind"]["Login"] == 3);
     assert!(status["events"]["acknowledged"].as_u64() < status["events"]["collected"].as_u64(), "{status}");
+    agent.wait_words("when they are sent", &["connected, ", " to be sent within 3 h 5"]);
     agent.signal(Signal::SIGUSR1);
     wait_ports("the lines", 10_000..10_003, || hub.arrivals());
 }

@@ -99,10 +99,10 @@ fn of_tls(error: &rustls::Error) -> Option<&'static str> {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             Certificate::UnknownIssuer => Some("no authority in caFile has signed the hub's certificate"),
             Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                Some("the hub's certificate has expired, or the clock here is wrong")
+                Some("the hub's certificate has expired by the clock here")
             }
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                Some("the hub's certificate is not valid yet; is the clock here right?")
+                Some("the hub's certificate is not valid yet by the clock here")
             }
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
                 Some("the hub's certificate is for another name than the one in the url")
