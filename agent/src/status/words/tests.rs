@@ -1,8 +1,10 @@
 //! The words of every state against files that were read by hand; `WRITE_GOLDEN=1` writes them anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+use serde_json::Value;
 
 use super::super::facts::{ClockFacts, EventCounts, LinkCounts, SpoolFacts, Trouble};
 use super::*;
@@ -75,7 +77,7 @@ fn well() -> Status {
             collected: 2520,
             acknowledged: 2520,
             lost: 0,
-            by_kind: BTreeMap::new(),
+            by_kind: BTreeMap::from([("Login".to_owned(), 3)]),
             split: 0,
             cut: 0,
         },
@@ -279,6 +281,27 @@ fn each_state_is_explained_in_words() {
         }
     }
     check_golden("states.txt", &text);
+}
+
+/// Whoever reads the JSON relies on its keys: this file may only grow.
+#[test]
+fn no_key_is_ever_removed() {
+    let mut keys = BTreeSet::new();
+    for (_, change) in STATES {
+        let mut status = well();
+        change(&mut status);
+        paths("", &serde_json::to_value(status).unwrap(), &mut keys);
+    }
+    check_golden("keys.txt", &keys.iter().map(|key| format!("{key}\n")).collect::<String>());
+}
+
+fn paths(at: &str, value: &Value, keys: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| paths(&format!("{at}/{key}"), value, keys)),
+        Value::Array(items) => items.iter().for_each(|item| paths(&format!("{at}/*"), item, keys)),
+        Value::Null => {}
+        _ => drop(keys.insert(at.to_owned())),
+    }
 }
 
 #[test]
