@@ -121,7 +121,7 @@ impl Uplink {
                 let why = suspect_takeover(why, short_lived, &endpoint.device_id);
                 let pause = back_off(failures, fastrand::f64());
                 warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
-                self.status.change(|facts| facts.failed(why, failures, Instant::now() + pause));
+                self.status.change(|facts| facts.failed(why, Instant::now() + pause));
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     _ = stop.changed() => {}
@@ -224,10 +224,9 @@ impl Uplink {
             }
             Signal::Handed(pkid) => window.on_handed(pkid)?,
             Signal::Acknowledged(pkid) => {
-                let now = Instant::now();
-                let done = window.on_acknowledged(pkid, now);
+                let done = window.on_acknowledged(pkid, Instant::now());
                 self.status.change(|facts| {
-                    facts.last_acknowledged = Some(now);
+                    facts.got_through();
                     facts.acknowledged_messages += done.messages;
                     facts.small_messages += done.small_messages;
                     facts.acknowledged_events += done.events;

@@ -73,7 +73,7 @@ pub struct LinkCounts {
     pub next_day_seconds: u64,
     /// Connected, or not connected, for so long.
     pub since_seconds: u64,
-    /// Attempts in a row over which nothing got through.
+    /// Connections that failed since something got through.
     pub failures: u32,
     /// Until the next one; `None` when one is under way, or none is needed.
     pub next_try_seconds: Option<u64>,

@@ -34,7 +34,7 @@ pub struct LinkFacts {
     pub trouble: Option<String>,
     /// What the last trouble was, over or not, and when it was met last.
     pub last_trouble: Option<(String, Instant)>,
-    /// Attempts in a row over which nothing got through.
+    /// Connections that failed since something got through.
     pub failures: u32,
     /// When the next one is.
     pub next_try: Option<Instant>,
@@ -90,8 +90,14 @@ impl LinkFacts {
     }
 
     /// Why there is no connection.
-    pub fn failed(&mut self, why: String, failures: u32, next_try: Instant) {
+    pub fn failed(&mut self, why: String, next_try: Instant) {
         self.last_trouble = Some((why.clone(), Instant::now()));
-        (self.trouble, self.failures, self.next_try) = (Some(why), failures, Some(next_try));
+        self.failures = self.failures.saturating_add(1);
+        (self.trouble, self.next_try) = (Some(why), Some(next_try));
+    }
+
+    /// The hub acknowledged a message, so this connection is a good one.
+    pub fn got_through(&mut self) {
+        (self.last_acknowledged, self.failures) = (Some(Instant::now()), 0);
     }
 }
