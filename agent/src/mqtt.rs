@@ -1,4 +1,4 @@
-//! One connection to a broker: the only file that knows rumqttc.
+//! One connection to a broker: with `words`, the only place that knows rumqttc.
 //!
 //! rumqttc is never the queue. Every connection gets a client and an event loop of its own and a clean session; the
 //! loop is polled in a task of its own, because `poll` does not survive being cancelled; on any error both are thrown
@@ -6,8 +6,8 @@
 //! `Outgoing::Publish`, in the order of the publishes, and a message counts as delivered with the PUBACK of that id
 //! (MQTT 3.1.1, section 4.3.2).
 
-use std::error::Error;
-use std::fmt::Write as _;
+mod words;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use collector_common::clock::Clock;
 use collector_common::root::Root;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing,
-    Packet, QoS, TlsConfiguration, Transport,
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS, TlsConfiguration,
+    Transport,
 };
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use crate::config::connection::Connection;
 use crate::profile::{self, Plan, Secret};
 use crate::tls;
+use words::{in_words, is_refusal};
 
 /// A connection that says nothing for this long is asked whether it lives; after twice as long it is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -226,34 +227,4 @@ async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>, advice: Stri
             return;
         }
     }
-}
-
-/// Whether the hub was reached and did not take us in. Some hubs say nothing and close the connection.
-fn is_refusal(error: &ConnectionError) -> bool {
-    matches!(error, ConnectionError::ConnectionRefused(_) | ConnectionError::MqttState(_))
-}
-
-/// An error with its causes, and with what to do where that is known.
-fn in_words(error: &ConnectionError) -> String {
-    if let ConnectionError::ConnectionRefused(code) = error {
-        return match code {
-            ConnectReturnCode::RefusedProtocolVersion => "the hub does not speak MQTT 3.1.1".to_owned(),
-            ConnectReturnCode::BadUserNamePassword => "the hub refused the user name or password".to_owned(),
-            ConnectReturnCode::NotAuthorized => "the hub does not authorise this device".to_owned(),
-            ConnectReturnCode::BadClientId => "the hub refused the client id".to_owned(),
-            ConnectReturnCode::ServiceUnavailable => "the hub says it is unavailable".to_owned(),
-            code => format!("the hub refused the connection: {code:?}"),
-        };
-    }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            // Writing to a String cannot fail.
-            let _always_ok = write!(text, ": {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -33,6 +33,7 @@ pub mod damage;
 mod frames;
 mod inner;
 mod lane;
+mod outlook;
 mod reading;
 pub mod record;
 mod room;
@@ -56,9 +57,13 @@ use uuid::Uuid;
 use damage::Damage;
 use inner::Inner;
 use lane::LaneFiles;
+use outlook::Troubles;
 use record::{Record, StoredCursor, StoredEvent};
 use scan::keep_newest;
 use state::{BootOffset, Mark, State};
+
+pub use outlook::Outlook;
+pub use room::Lack;
 
 /// Why the spool cannot be used.
 #[derive(Debug)]
@@ -115,8 +120,6 @@ pub struct Stats {
     pub acked: [u64; 2],
     /// Recorded up to this number, High and Low.
     pub recorded: [u64; 2],
-    /// The file system is so full that the spool does not grow, whatever its quota.
-    pub is_disk_short: bool,
     /// `fdatasync` and `fsync` of segments since the start.
     pub syncs: u64,
     /// Bytes written to segments since the start.
@@ -163,6 +166,7 @@ impl Spool {
             quota_bytes,
             first_rows: [0; Kind::ALL.len()],
             is_disk_short: false,
+            troubles: Troubles::default(),
             lock,
         };
         inner.rewind();
@@ -186,6 +190,7 @@ impl Spool {
         event.cursor = cursor.map(|cursor| inner.version(cursor));
         event.seq = inner.lanes[lane.index()].next_seq;
         let result = inner.append_event(lane, event);
+        inner.troubles.note("write events to the spool", result.as_ref().err().map(|(error, _)| error));
         self.publish_synced(&inner);
         result
     }
@@ -221,7 +226,9 @@ impl Spool {
             },
             None => self.lock().begin_again(lane),
         };
-        self.publish_synced(&self.lock());
+        let mut inner = self.lock();
+        inner.troubles.note(outlook::sync_of(lane), result.as_ref().err());
+        self.publish_synced(&inner);
         result
     }
 
@@ -294,6 +301,7 @@ impl Spool {
     pub fn restore_if_gone(&self) -> io::Result<()> {
         let mut inner = self.lock();
         let result = inner.restore_if_gone();
+        inner.troubles.note("make the files of the spool anew, which are gone", result.as_ref().err());
         self.publish_synced(&inner);
         result
     }
@@ -366,10 +374,14 @@ impl Spool {
             bytes: inner.bytes(),
             acked: inner.state.acked,
             recorded: inner.lanes.each_ref().map(|lane| lane.next_seq - 1),
-            is_disk_short: inner.is_disk_short,
             syncs: inner.lanes.iter().map(|lane| lane.syncs).sum(),
             written_bytes: inner.lanes.iter().map(|lane| lane.written_bytes).sum(),
         }
+    }
+
+    /// How the spool stands to its quota and its disk, for `status`.
+    pub fn outlook(&self) -> Outlook {
+        self.lock().outlook()
     }
 
     /// A panic elsewhere cannot leave a half-done change here: each change ends with the assignment that makes it.

@@ -6,13 +6,14 @@
 
 pub mod batch;
 pub mod budget;
+mod facts;
 pub mod pacing;
 pub mod window;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector_common::clock::{Clock, Reading};
+use collector_common::clock::{Clock, Reading, is_plausible};
 use collector_common::event::kind::Lane;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -22,10 +23,13 @@ use crate::config::settings::Settings;
 use crate::mqtt::{Endpoint, Link, Signal};
 use crate::remarks;
 use crate::spool::Spool;
+use crate::status::units::size;
 use batch::{Batcher, Limits};
 use budget::{Allowance, Budget};
 use pacing::Pacing;
 use window::Window;
+
+pub use facts::{LinkFacts, LinkStatus, SessionFacts};
 
 /// Messages that may be under way. Their number bounds what is sent twice after a broken connection.
 pub const WINDOW_MESSAGES: u16 = 16;
@@ -47,47 +51,6 @@ const TAKEOVERS: u32 = 3;
 
 /// No pause is longer.
 const BACK_OFF_CAP: Duration = Duration::from_secs(300);
-
-/// What `status` says about the connection.
-#[derive(Clone, Debug, Default)]
-pub struct LinkStatus(Arc<Mutex<LinkFacts>>);
-
-/// The facts behind [`LinkStatus`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkFacts {
-    /// A hub took us in and the connection stands.
-    pub is_connected: bool,
-    /// Connections made so far.
-    pub connections: u64,
-    /// Messages the hub acknowledged.
-    pub acknowledged_messages: u64,
-    /// Of those, the ones that were smaller than a billing unit.
-    pub small_messages: u64,
-    /// Events the hub acknowledged.
-    pub acknowledged_events: u64,
-    /// Messages that were under way when a connection broke.
-    pub failed_messages: u64,
-    /// Payload bytes handed to the connection, second deliveries included.
-    pub sent_bytes: u64,
-    /// Bytes published today, as the budget counts them.
-    pub sent_today_bytes: u64,
-    /// Why there is no connection, in words.
-    pub trouble: Option<String>,
-    /// Why events wait although there is a connection, in words.
-    pub waiting: Option<String>,
-}
-
-impl LinkStatus {
-    /// The facts as they are.
-    pub fn get(&self) -> LinkFacts {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes the facts.
-    pub fn change(&self, change: impl FnOnce(&mut LinkFacts)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
 
 /// Everything the uplink works with.
 pub struct Uplink {
@@ -147,7 +110,7 @@ impl Uplink {
                 Ok(link) => self.session(link, &mut stop).await,
                 Err(why) => End::Broken(why),
             };
-            self.status.change(|facts| facts.is_connected = false);
+            self.status.change(LinkFacts::went_down);
             if let End::Broken(why) = end {
                 let after = self.status.get();
                 // A connection over which something got through was a good one.
@@ -158,12 +121,13 @@ impl Uplink {
                 let why = suspect_takeover(why, short_lived, &endpoint.device_id);
                 let pause = back_off(failures, fastrand::f64());
                 warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
-                self.status.change(|facts| facts.trouble = Some(why));
+                self.status.change(|facts| facts.failed(why, Instant::now() + pause));
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     _ = stop.changed() => {}
                     _ = self.endpoint.changed() => failures = 0,
                 }
+                self.status.change(|facts| facts.next_try = None);
             } else {
                 failures = 0;
             }
@@ -198,7 +162,11 @@ impl Uplink {
                 break End::Stopped;
             }
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
-                break End::Broken(format!("the hub acknowledges nothing for {} s", ACKNOWLEDGEMENT.as_secs()));
+                let limit = ACKNOWLEDGEMENT.as_secs();
+                break End::Broken(format!("the hub acknowledges nothing for {limit} s; the link is taken for dead"));
+            }
+            if link.is_up {
+                self.show(&window, &pacing, link.renew_at);
             }
             let renew_at = link.renew_at.filter(|_| !is_renewal_due);
             let wakes = [
@@ -223,6 +191,11 @@ impl Uplink {
                 _ = self.settings.changed() => {}
             }
         };
+        self.end_session(link, &window).await;
+        end
+    }
+
+    async fn end_session(&mut self, link: Link, window: &Window) {
         let failed = window.len() as u64;
         self.status.change(|facts| facts.failed_messages += failed);
         if let Err(error) = self.budget.store() {
@@ -231,7 +204,6 @@ impl Uplink {
         if link.is_up {
             link.close().await;
         }
-        end
     }
 
     fn on_signal(
@@ -245,11 +217,7 @@ impl Uplink {
             Signal::Up => {
                 link.is_up = true;
                 info!("connected to {}", link.address());
-                self.status.change(|facts| {
-                    facts.is_connected = true;
-                    facts.connections += 1;
-                    facts.trouble = None;
-                });
+                self.status.change(LinkFacts::came_up);
                 self.batcher.rewind();
                 // Whatever waited for a connection has waited long enough.
                 pacing.connected(Instant::now(), self.spool.stats().recorded);
@@ -258,6 +226,7 @@ impl Uplink {
             Signal::Acknowledged(pkid) => {
                 let done = window.on_acknowledged(pkid, Instant::now());
                 self.status.change(|facts| {
+                    facts.got_through();
                     facts.acknowledged_messages += done.messages;
                     facts.small_messages += done.small_messages;
                     facts.acknowledged_events += done.events;
@@ -291,7 +260,7 @@ impl Uplink {
             let allowance = self.budget.allowance(&reading, settings.max_bytes_per_day, settings.max_message_bytes);
             let [high, _] = self.batcher.next_seq();
             if !allowance.low {
-                waiting = Some(used_up(settings.max_bytes_per_day, allowance));
+                waiting = Some(used_up(settings.max_bytes_per_day, allowance, is_plausible(reading.wall_us)));
             }
             if !allowance.high || (!allowance.low && !pacing.is_due([high, u64::MAX])) {
                 break;
@@ -320,6 +289,19 @@ impl Uplink {
         Ok(())
     }
 
+    /// Tells `status` what this connection does.
+    fn show(&self, window: &Window, pacing: &Pacing, renew_at: Option<Instant>) {
+        let session = SessionFacts {
+            under_way: window.len(),
+            oldest_sent: window.oldest_sent(),
+            is_window_full: !window.has_room(),
+            next_seq: self.batcher.next_seq(),
+            next_send: pacing.next_times(),
+            renew_at,
+        };
+        self.status.change(|facts| facts.session = Some(session));
+    }
+
     /// When what is held back now may go: a new day's budget, or the end of the wait for the clock.
     fn next_release(&self, pacing: &Pacing) -> Option<Instant> {
         let now = Instant::now();
@@ -345,10 +327,13 @@ fn suspect_takeover(why: String, short_lived: u32, client_id: &str) -> String {
     )
 }
 
-fn used_up(limit_bytes: Option<u64>, allowance: Allowance) -> String {
-    let (share, who) = if allowance.high { ("half of the", "Low events wait") } else { ("the", "all events wait") };
-    let limit = limit_bytes.unwrap_or(0);
-    format!("{share} day's {limit} bytes (maxBytesPerDay) are used up; {who} for the next day")
+fn used_up(limit_bytes: Option<u64>, allowance: Allowance, is_clock_right: bool) -> String {
+    let (share, who) =
+        if allowance.high { ("half of the", "Low events wait") } else { ("all of the", "all events wait") };
+    let still = if allowance.high { "; High events still go" } else { "" };
+    let until = if is_clock_right { "midnight UTC" } else { "the machine has been up for another full day" };
+    let limit = size(limit_bytes.unwrap_or(0));
+    format!("{share} day's {limit} (maxBytesPerDay) is used up; {who} until {until}{still}")
 }
 
 /// A random pause between nothing and twice the last one, so that a fleet does not come back all at once.
@@ -370,6 +355,21 @@ mod tests {
 
     use super::*;
     use crate::render::Renderer;
+
+    #[test]
+    fn a_used_up_budget_says_what_waits_until_when_and_what_still_goes() {
+        let used_up = |high, is_clock_right| used_up(Some(65_536), Allowance { high, low: false }, is_clock_right);
+        assert_eq!(
+            used_up(true, true),
+            "half of the day's 64 KiB (maxBytesPerDay) is used up; Low events wait until midnight UTC; High events \
+             still go"
+        );
+        assert_eq!(
+            used_up(false, false),
+            "all of the day's 64 KiB (maxBytesPerDay) is used up; all events wait until the machine has been up for another \
+             full day"
+        );
+    }
 
     #[test]
     fn repeated_takeovers_are_named() {

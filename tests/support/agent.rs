@@ -171,6 +171,22 @@ impl Agent {
             .map_err(|error| format!("status is no JSON ({error}): {}", String::from_utf8_lossy(&out.stdout)))
     }
 
+    /// `edgewarden status` as people read it; without an answer, why there is none.
+    pub fn status_in_words(&self) -> String {
+        let config = self.config();
+        let out = cli(&["status", "--config", config.to_str().unwrap()]);
+        String::from_utf8_lossy(if out.status.success() { &out.stdout } else { &out.stderr }).into_owned()
+    }
+
+    /// Waits until all of these are in the words of status.
+    pub fn wait_words(&self, what: &str, words: &[&str]) {
+        wait::until(what, || {
+            let page = self.status_in_words();
+            let missing: Vec<_> = words.iter().filter(|words| !page.contains(**words)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not in\n{page}")) }
+        });
+    }
+
     /// Waits until status satisfies the question, and gives it.
     pub fn wait_status(&mut self, what: &str, ask: impl Fn(&Value) -> bool) -> Value {
         wait::until(what, || {

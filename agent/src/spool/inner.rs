@@ -11,8 +11,9 @@ use collector_common::event::kind::{Kind, Lane};
 
 use super::Dropped;
 use super::lane::LaneFiles;
+use super::outlook::{Outlook, Troubles};
 use super::record::{Record, StoredCursor, StoredEvent};
-use super::room::{GivenUp, is_short};
+use super::room::{GivenUp, free};
 use super::scan::keep_newest;
 use super::state::State;
 use super::usage::ByKind;
@@ -37,6 +38,7 @@ pub struct Inner {
     /// Recorded since the start, up to the limit for first rows: bytes.
     pub first_rows: ByKind,
     pub is_disk_short: bool,
+    pub troubles: Troubles,
     /// Held while the agent runs.
     pub lock: File,
 }
@@ -63,6 +65,19 @@ impl Inner {
 
     fn segment_bytes(&self) -> u64 {
         SEGMENT_BYTES.min(self.quota_bytes / 8)
+    }
+
+    pub fn outlook(&self) -> Outlook {
+        let victim = |lane: Lane| self.lanes[lane.index()].usage().victim().map(|victim| (lane, victim.kind));
+        let free = free(&self.directory);
+        Outlook {
+            disk_lacks: free.lack,
+            // What makes room frees no more than a segment.
+            is_full: self.bytes() + self.segment_bytes() >= self.quota_bytes,
+            room_bytes: self.quota_bytes.saturating_sub(self.bytes()).min(free.bytes),
+            next_to_go: [Lane::Low, Lane::High].into_iter().find_map(victim),
+            troubles: self.troubles.list(),
+        }
     }
 
     pub fn append_event(&mut self, lane: Lane, event: StoredEvent) -> Result<Dropped, (io::Error, Dropped)> {
@@ -100,7 +115,7 @@ impl Inner {
     fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
         let needs_segment = self.needs_segment(lane);
         if needs_segment {
-            self.is_disk_short = is_short(&self.directory);
+            self.is_disk_short = free(&self.directory).lack.is_some();
         }
         // On a disk that is short a new segment takes the room of what goes for it, and no more: somebody else's files
         // must not cost all events.

@@ -566,3 +566,33 @@ fn a_spool_that_was_removed_is_made_anew_and_what_is_lost_is_counted() {
     let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
     assert_eq!((opened.damage, opened.cursors["journal"].as_str()), (vec![], "the place"));
 }
+
+#[test]
+fn what_the_disk_refuses_is_told_while_it_lasts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("x"), None).unwrap();
+    spool.lock().lanes[0].distrust(&io::Error::other("a test"));
+    let in_the_way = directory.path().join("spool/high/00000000000000000001.new");
+    fs::create_dir(&in_the_way).unwrap();
+    spool.sync(Lane::High).unwrap_err();
+    let troubles = spool.outlook().troubles;
+    assert!(troubles[0].1.starts_with("cannot make the events of the High lane safe (fdatasync): "), "{troubles:?}");
+    fs::remove_dir(&in_the_way).unwrap();
+    spool.sync(Lane::High).unwrap();
+    assert_eq!(spool.outlook().troubles, []);
+}
+
+#[test]
+fn the_outlook_says_how_much_room_is_left_and_what_goes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let quota = 64 * 1024;
+    let (spool, _) = Spool::open(directory.path(), quota).unwrap();
+    let outlook = spool.outlook();
+    assert_eq!((outlook.is_full, outlook.room_bytes, outlook.next_to_go), (false, quota, None));
+    while spool.append(Lane::Low, event(&"x".repeat(1000)), None).unwrap() == Dropped::default() {}
+    let outlook = spool.outlook();
+    let kind = event("x").kind().unwrap();
+    assert_eq!((outlook.is_full, outlook.next_to_go), (true, Some((Lane::Low, kind))));
+    assert!(outlook.room_bytes <= quota / 4, "{outlook:?}");
+}
