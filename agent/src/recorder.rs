@@ -209,10 +209,14 @@ impl Recorder {
         for lane in Lane::ALL {
             if timers.sync[lane.index()].is_some_and(|due| due <= now) {
                 timers.sync[lane.index()] = None;
-                if let Err(error) = self.spool.sync(lane) {
-                    error!("cannot sync the {} lane of the spool: {error}", lane.name());
-                }
+                self.sync(lane);
             }
+        }
+    }
+
+    fn sync(&self, lane: Lane) {
+        if let Err(error) = self.spool.sync(lane) {
+            error!("cannot sync the {} lane of the spool: {error}", lane.name());
         }
     }
 
@@ -239,7 +243,8 @@ impl Recorder {
     }
 
     /// Loss is an event: one item per queue that lost something since the last report. A report that finds no room on
-    /// the disk has told nobody, so the next one says the same and more.
+    /// the disk has told nobody, so the next one says the same and more. It is synced at once: what had to make room is
+    /// gone for good already, and a power cut must not take the number of it.
     fn report_losses(&mut self) {
         let settings = self.settings.borrow().clone();
         for (kind, events) in self.overflow.take() {
@@ -255,6 +260,7 @@ impl Recorder {
                 let high = Lane::High.index();
                 let stats = self.spool.stats();
                 self.counts.note_report(stats.acked[high], stats.recorded[high], before, said);
+                self.sync(Lane::High);
             }
         }
     }
