@@ -162,9 +162,9 @@ impl Pass<'_> {
         }
         let seeds = (0..SEEDS).map(|seed| Some(place as u64 * SEEDS + seed));
         for seed in std::iter::once(None).chain(seeds) {
-            let build = |to: &Path| self.disk.build(to, seed.map(fastrand::Rng::with_seed));
+            let random = || seed.map(fastrand::Rng::with_seed);
             let scratch = scratch();
-            build(scratch.path());
+            self.disk.build(scratch.path(), random());
             self.disks += 1;
             let found = check(scratch.path(), &self.facts, &may_be_gone, &self.lines, seed.is_none());
             if let (true, None, Ok(found)) = (self.gives_up, seed, &found) {
@@ -179,7 +179,7 @@ impl Pass<'_> {
                         && seed.is_some() == (self.cuts.len() % 2 == 1) =>
                 {
                     let agent = Agent::new("", Value::Null);
-                    build(&agent.path("state"));
+                    self.disk.build(&agent.path("state"), random());
                     let (facts, may_be_gone) = (self.facts.clone(), may_be_gone.clone());
                     self.cuts.push(Cut { agent, place, facts, may_be_gone, found });
                     self.go_on.remove(&place);
