@@ -60,9 +60,6 @@ const FIRST_PORT: u16 = 20_000;
 /// What an event may wait for its sync: the settings of the run, and what a busy machine may add.
 const AT_RISK_US: [u64; 2] = [1_000_000 + 5_000_000, 3_000_000 + 5_000_000];
 
-/// Of so many disks at each place a part is kept that was not synced.
-const SEEDS: u64 = 2;
-
 /// A directory for disks that are thrown away: in memory where the machine has such a place.
 fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
@@ -160,8 +157,7 @@ impl Pass<'_> {
         if self.gives_up {
             may_be_gone.extend(self.given_up());
         }
-        let seeds = (0..SEEDS).map(|seed| Some(place as u64 * SEEDS + seed));
-        for seed in std::iter::once(None).chain(seeds) {
+        for seed in [None, Some(place as u64)] {
             let random = || seed.map(fastrand::Rng::with_seed);
             let scratch = scratch();
             self.disk.build(scratch.path(), random());

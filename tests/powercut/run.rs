@@ -32,11 +32,22 @@ pub struct Run {
     pub journal: PathBuf,
 }
 
+/// Refused each time the twin is read, which makes as many Low events that move no cursor: so Low begins segments while
+/// cursors in High wait for their sync.
+const REFUSED: [&str; 6] = [
+    "aggregationEnabledProcessCreate",
+    "aggregationIntervalProcessCreate",
+    "eventPriorityConfigurationError",
+    "eventPriorityDroppedEventsStatistics",
+    "eventPriorityMessageStatistics",
+    "snapshotFrequency",
+];
+
 /// Runs the agent with a broker that acknowledges, over a line that breaks twice.
 pub fn connected() -> Run {
     let broker = Mosquitto::start();
     let proxy = Proxy::start(broker.port);
-    run(proxy.port, CONNECTED_QUOTA_BYTES, CONNECTED_BURSTS, |burst| match burst {
+    run(proxy.port, CONNECTED_QUOTA_BYTES, CONNECTED_BURSTS, &REFUSED, |burst| match burst {
         20 | 36 => proxy.lose_replies(),
         24 | 40 => proxy.cut(),
         _ => {}
@@ -45,10 +56,10 @@ pub fn connected() -> Run {
 
 /// Runs it without one: events have to make room for others.
 pub fn full() -> Run {
-    run(free_port(), FULL_QUOTA_BYTES, FULL_BURSTS, |_| ())
+    run(free_port(), FULL_QUOTA_BYTES, FULL_BURSTS, &[], |_| ())
 }
 
-fn run(port: u16, quota_bytes: u64, bursts: u16, trouble: impl Fn(u16)) -> Run {
+fn run(port: u16, quota_bytes: u64, bursts: u16, refused: &[&str], trouble: impl Fn(u16)) -> Run {
     let mut agent = Agent::new("press-80", connection(port));
     let (shim, journal, state) = (agent.path("powercut.so"), agent.path("journal"), agent.path("state"));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/powercut.c");
@@ -57,6 +68,7 @@ fn run(port: u16, quota_bytes: u64, bursts: u16, trouble: impl Fn(u16)) -> Run {
     agent.set("maxLocalCacheSizeInBytes", json!(quota_bytes));
     agent.set("highPriorityMessageFrequency", json!("PT2S"));
     agent.set("lowPriorityMessageFrequency", json!("PT5S"));
+    refused.iter().for_each(|key| agent.set(key, json!(["what nobody expects"])));
     agent.own()["spoolSyncHigh"] = json!("PT1S");
     agent.own()["spoolSyncLow"] = json!("PT3S");
     agent.start_with(&[("LD_PRELOAD", &shim), ("POWERCUT_ROOT", &state), ("POWERCUT_JOURNAL", &journal)]);
@@ -66,18 +78,13 @@ fn run(port: u16, quota_bytes: u64, bursts: u16, trouble: impl Fn(u16)) -> Run {
         agent.fail_logins(FIRST_PORT + burst * BURST..FIRST_PORT + (burst + 1) * BURST);
         trouble(burst);
         // In turn in both lanes.
-        match burst * 4 / bursts {
-            turn if turn == (burst + 1) * 4 / bursts => {}
-            turn if turn % 2 == 0 => set_priority(&mut agent, "Low"),
-            _ => set_priority(&mut agent, "High"),
+        let (turn, next) = (burst * 4 / bursts, (burst + 1) * 4 / bursts);
+        agent.set("eventPriorityLogin", json!(if next % 2 == 0 { "High" } else { "Low" }));
+        if turn != next || !refused.is_empty() {
+            agent.write_twin();
+            agent.signal(Signal::SIGHUP);
         }
     }
     agent.kill_9();
     Run { agent, journal }
-}
-
-fn set_priority(agent: &mut Agent, priority: &str) {
-    agent.set("eventPriorityLogin", json!(priority));
-    agent.write_twin();
-    agent.signal(Signal::SIGHUP);
 }
