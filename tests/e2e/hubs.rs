@@ -12,19 +12,15 @@ use crate::iothub::{HUB, IotHub, Proof, Rules};
 use crate::mosquitto::{Authority, command};
 use crate::wait;
 
+mod strict;
+
 const KEY: &str = "c2VjcmV0LWtleS1vZi1wcmVzcy0xNy0wMTIzNDU2Nzg=";
 const BAG: &str = "%24.ct=application%2Fjson&%24.ce=utf-8&messageSource=security-agent";
 
 fn device_rules(device: &str, hub: &str, proof: Proof) -> Rules {
-    Rules {
-        client_id: device.to_owned(),
-        username: Some(format!("{hub}/{device}/?api-version=2021-04-12")),
-        resource: format!("{hub}/devices/{device}"),
-        proof,
-        topic: format!("devices/{device}/messages/events/{BAG}"),
-        max_bytes: 256 * 1024,
-        alpn: None,
-    }
+    let username = Some(format!("{hub}/{device}/?api-version=2021-04-12"));
+    let resource = format!("{hub}/devices/{device}");
+    Rules::of(device, username, resource, proof, format!("devices/{device}/messages/events/{BAG}"))
 }
 
 fn module_rules(device: &str, hub: &str, proof: Proof) -> Rules {
