@@ -12,6 +12,8 @@ use crate::iothub::{HUB, IotHub, Proof, Rules};
 use crate::mosquitto::{Authority, command};
 use crate::wait;
 
+mod clock;
+mod identity;
 mod strict;
 
 const KEY: &str = "c2VjcmV0LWtleS1vZi1wcmVzcy0xNy0wMTIzNDU2Nzg=";

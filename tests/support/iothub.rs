@@ -154,6 +154,12 @@ impl IotHub {
         self.seen.lock().unwrap().largest
     }
 
+    /// The events that arrived, whole.
+    pub fn events(&self) -> Vec<Value> {
+        let seen = self.seen.lock().unwrap();
+        seen.messages.iter().flat_map(|message| message["Events"].as_array().expect("it has Events").clone()).collect()
+    }
+
     /// What arrived.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.seen.lock().unwrap().messages.iter().flat_map(of_message).collect()
