@@ -31,6 +31,8 @@ pub struct Agent {
     pub twin: Value,
     /// What its environment has beside the test's own.
     pub environment: Vec<(String, String)>,
+    /// Arguments beside those every agent gets.
+    pub options: Vec<String>,
     /// A program and its first arguments that make room for the agent and become it.
     pub inside: Vec<String>,
     child: Option<Child>,
@@ -60,7 +62,8 @@ impl Agent {
                 },
             } },
         });
-        Agent { dir, twin, environment: Vec::new(), inside: Vec::new(), child: None }
+        let (environment, options, inside) = Default::default();
+        Agent { dir, twin, environment, options, inside, child: None }
     }
 
     /// Sets a published key.
@@ -98,6 +101,7 @@ impl Agent {
             .args(words)
             .args(["run", "--config"])
             .arg(self.config())
+            .args(&self.options)
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -146,10 +150,15 @@ impl Agent {
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
     }
 
+    /// A file of its directory in `/proc`.
+    pub fn proc(&self, name: &str) -> String {
+        let pid = self.child.as_ref().expect("the agent was started").id();
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{name}")).unwrap()).into_owned()
+    }
+
     /// The most memory it ever had resident (`VmHWM`, proc_pid_status(5)): KiB.
     pub fn peak_resident_kib(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the agent was started").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
         line.trim().strip_suffix(" kB").expect("in kB").parse().unwrap()
     }
