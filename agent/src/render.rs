@@ -136,14 +136,15 @@ impl Renderer {
 pub async fn keep_offset_of_boot(spool: Spool, clock: Clock) {
     let boot = clock.boot();
     let is_early = |at: &Reading| at.boot == boot && !is_plausible(at.wall_us);
-    if !is_early(&clock.now()) && !spool.oldest_unacknowledged().as_ref().is_some_and(is_early) {
+    let is_needed = is_early(&clock.now()) || spool.oldest_unacknowledged().as_ref().is_some_and(is_early);
+    if !is_needed || spool.boot_offset_us(boot).is_some() {
         return;
     }
-    while spool.boot_offset_us(boot).is_none() {
+    loop {
         if is_plausible(clock.now().wall_us) {
             let offset_us = clock.offset_us();
             match spool.add_boot_offset(BootOffset { boot, offset_us }) {
-                Ok(()) => info!("the clock was set: what was seen before gets its right date"),
+                Ok(()) => return info!("the clock was set: what was seen before gets its right date"),
                 Err(error) => warn!("cannot keep the clock offset of this boot: {error}; trying again"),
             }
         }
@@ -217,5 +218,17 @@ mod tests {
         let mut renderer = Renderer::new(spool, clock);
         assert_eq!(renderer.offset_us(Lane::High, &event).unwrap(), first);
         assert!(envelope(&event, first).unwrap().contains(r#""ClockCorrected":"true""#));
+    }
+
+    #[tokio::test]
+    async fn an_offset_is_kept_when_something_was_seen_under_a_wrong_clock_and_only_then() {
+        let clock = Clock::new(&Root::host());
+        for (wall_us, is_kept) in [(9, true), (clock.now().wall_us, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+            spool.append(Lane::High, stored(Reading { wall_us, ..clock.now() }, 1), None).unwrap();
+            keep_offset_of_boot(spool.clone(), clock).await;
+            assert_eq!(spool.boot_offset_us(clock.boot()).is_some(), is_kept, "{wall_us}");
+        }
     }
 }

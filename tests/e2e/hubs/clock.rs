@@ -4,6 +4,7 @@ use jiff::{Span, Timestamp};
 use nix::unistd::Uid;
 
 use super::*;
+use crate::fake_broker::{Conduct, FakeBroker};
 use crate::proxy::Proxy;
 
 /// How far the clock is behind: to January 1970.
@@ -121,6 +122,26 @@ fn a_clock_in_1970_is_named_and_what_was_seen_gets_its_date_once_it_is_set() {
         board.agent.wait_status("no more trouble", |status| status["trouble"].is_null());
         assert_eq!(hub.faults(), [""; 0]);
     }
+}
+
+/// A hub without TLS is reached whatever the clock says. Nothing is sent with a date that may still be mended.
+#[test]
+fn events_wait_for_the_clock_at_a_hub_that_can_be_reached() {
+    let broker = FakeBroker::start(Conduct::good());
+    let mut board = Board::new(Agent::new("press-89", crate::agent::connection(broker.port)));
+    board.agent.start();
+    board.agent.wait_collecting();
+    board.fail_logins(30_000..30_020);
+    board.wait_logins(20);
+    let status = board.agent.wait_status("them to wait", |status| {
+        status["connected"] == true && status["waiting"].as_str().is_some_and(|why| why.contains("clock to be set"))
+    });
+    assert_eq!(status["events"]["acknowledged"], 0, "{status}");
+    board.set_clock(Span::new());
+    wait_ports("every line", 30_000..30_020, || broker.acknowledged());
+    assert_each_once(30_000..30_020, &broker.acknowledged());
+    assert!(!broker.received().iter().any(|message| message.text.contains("\"1970-")), "{:?}", broker.received());
+    board.agent.wait_status("nothing to wait", |status| status["waiting"].is_null());
 }
 
 /// Three boots before the hub can be reached: a clock that is never set, one that is set, and one that is right. What
