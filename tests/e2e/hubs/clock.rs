@@ -124,6 +124,25 @@ fn a_clock_in_1970_is_named_and_what_was_seen_gets_its_date_once_it_is_set() {
     }
 }
 
+/// A clock that is two hours late can be right, so it is the hub that says no: our token has expired for it. The pinned
+/// certificate counts at any time.
+#[test]
+fn a_late_clock_is_doubted_when_the_hub_refuses_a_token() {
+    let authority = Authority::new();
+    let hub = IotHub::start(&authority, module_rules("press-97", "localhost", Proof::Key(KEY.to_owned())));
+    let more = json!({ "caFile": null, "pinnedCertificate": fingerprint(&authority) });
+    let mut board = Board::new(agent("press-97", &hub, &authority, "sasKeyFile", KEY, more));
+    board.set_clock(Span::new().seconds(7200));
+    board.agent.start();
+    board.agent.wait_collecting();
+    board.agent.wait_status("the doubt", has_trouble("is the clock right (it says 2"));
+    assert!(hub.faults()[0].starts_with("a time that is over"), "{:?}", hub.faults());
+    board.set_clock(Span::new());
+    board.fail_logins(30_000..30_020);
+    wait_ports("every line", 30_000..30_020, || hub.arrivals());
+    assert_each_once(30_000..30_020, &hub.arrivals());
+}
+
 /// A hub without TLS is reached whatever the clock says. Nothing is sent with a date that may still be mended.
 #[test]
 fn events_wait_for_the_clock_at_a_hub_that_can_be_reached() {

@@ -111,6 +111,16 @@ fn secrets_are_read_anew_refused_when_open_and_never_shown() {
 }
 
 #[test]
+fn no_secret_can_be_given_on_the_command_line() {
+    for option in ["--password", "--sas-key", "--connection-string", "--key", "--secret", "--token"] {
+        // 2: the command line is wrong.
+        let out = cli(&["run", option, WRONG]);
+        assert_eq!(out.status.code(), Some(2), "{option}");
+        assert!(!String::from_utf8_lossy(&out.stderr).contains(WRONG), "{option}");
+    }
+}
+
+#[test]
 fn certificates_and_authorities_are_read_anew() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     client_certificate(&authority);
