@@ -126,6 +126,18 @@ fn a_broker_that_never_answers_is_given_up_and_tried_again() {
 }
 
 #[test]
+fn a_broker_that_closes_without_a_word_is_told_with_what_to_look_at() {
+    let broker = FakeBroker::start(Conduct::greeting(Greeting::Close));
+    let mut agent = collecting("press-68", &broker);
+    agent.fail_logins(30_000..30_020);
+    agent.wait_status("the advice", |status| {
+        status["trouble"].as_str().is_some_and(|trouble| trouble.contains("are the user name and password"))
+    });
+    broker.set_habit(Conduct::good());
+    assert_unharmed(&mut agent, &broker, 30_000..30_020);
+}
+
+#[test]
 fn connections_that_end_at_once_raise_the_question_of_a_second_device() {
     let broker = FakeBroker::start(Conduct::greeting(Greeting::AcceptAndClose));
     let mut agent = collecting("press-67", &broker);
