@@ -184,7 +184,7 @@ fn dates_are_right_also_after_a_reboot_without_a_hub_in_between() {
         board.agent.wait_collecting();
         board.fail_logins(ports);
         board.wait_logins(20);
-        board.agent.wait_status("them to be synced", |status| {
+        board.agent.wait_status("them to be in the spool", |status| {
             status["spool"]["recorded"]["High"].as_u64() > Some(20) && status["connected"] == false
         });
         if boot == BOOTS[1] {

@@ -34,8 +34,8 @@ fn two_agents_with_one_identity_say_so_and_both_deliver() {
 fn a_connection_that_ends_with_its_token_loses_nothing() {
     let authority = Authority::new();
     let rules = module_rules("press-85", "localhost", Proof::Key(KEY.to_owned()));
-    let hub = IotHub::start(&authority, Rules { ahead_s: 8, ..rules });
-    let mut agent = agent("press-85", &hub, &authority, "sasKeyFile", KEY, json!({ "sasLifetime": "PT12S" }));
+    let hub = IotHub::start(&authority, Rules { ahead_s: 10, ..rules });
+    let mut agent = agent("press-85", &hub, &authority, "sasKeyFile", KEY, json!({ "sasLifetime": "PT20S" }));
     deliver(&mut agent, &hub);
     let mut next = 30_020;
     wait::until_true("two tokens to expire", || {

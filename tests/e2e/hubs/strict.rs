@@ -1,6 +1,7 @@
 //! The strict broker itself, met by a plain client: it takes what is right, and nothing that is one byte off.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use edgewarden::profile::sas;
 use rumqttc::{Client, Connection, Event, LastWill, MqttOptions, Packet, QoS, RecvTimeoutError, Transport};
@@ -16,6 +17,7 @@ const LATER: i64 = 4_000_000_000;
 #[derive(Clone)]
 struct Device {
     id: String,
+    keep_alive_s: u64,
     username: String,
     token: String,
     will: Option<(String, QoS)>,
@@ -33,6 +35,7 @@ impl Device {
     fn right(rules: &Rules) -> Device {
         Device {
             id: rules.client_id.clone(),
+            keep_alive_s: 1177,
             username: rules.username.clone().unwrap(),
             token: token(&rules.resource, LATER),
             will: None,
@@ -45,6 +48,7 @@ impl Device {
 
     fn connect(&self, hub: &IotHub, authority: &Authority) -> (Client, Connection) {
         let mut options = MqttOptions::new(&self.id, "localhost", hub.port);
+        options.set_keep_alive(Duration::from_secs(self.keep_alive_s));
         options.set_credentials(&self.username, &self.token).set_max_packet_size(1 << 20, 1 << 20);
         if let Some((topic, qos)) = &self.will {
             options.set_last_will(LastWill::new(topic, r#"{"Message":"connectionLost"}"#, *qos, false));
@@ -100,6 +104,7 @@ fn one_wrong_byte_is_a_fault() {
         ("client id", Device { id: "press-80".to_owned(), ..right.clone() }),
         ("client id", username(&right.username.replace("/?", "?"))),
         ("client id", username(&right.username.replace("2021-04-12", "2021-04-13"))),
+        ("keep-alive", Device { keep_alive_s: 1178, ..right.clone() }),
         ("another resource", with_token(of_the_device)),
         ("a wrong signature", with_token(wrong_key)),
         ("a wrong signature", with_token(right.token.replace("se=4", "se=5"))),
@@ -135,7 +140,7 @@ fn the_newer_connection_of_an_identity_ends_the_older_and_a_token_ends_its_own()
     let is_welcome = |packet: &Packet| matches!(packet, Packet::ConnAck(_));
     let (_first, mut first) = device.connect(&hub, &authority);
     assert!(next(&mut first, is_welcome).is_some());
-    let soon = jiff::Timestamp::now().as_second() + 3;
+    let soon = jiff::Timestamp::now().as_second() + 8;
     let short = Device { token: token(&rules.resource, soon), ..device };
     let (_second, mut second) = short.connect(&hub, &authority);
     assert!(next(&mut second, is_welcome).is_some());

@@ -87,6 +87,7 @@ impl Twin {
     /// What the service does to the desired properties.
     pub fn change_desired(&mut self, patch: &Value) {
         self.desired.change(patch.as_object().expect("a patch is an object"));
+        assert!(self.desired.shown().to_string().len() <= MAX_BYTES, "the service takes no more");
         let mut change = patch.clone();
         change["$version"] = json!(self.desired.version);
         self.changes.push((self.desired.version, change));

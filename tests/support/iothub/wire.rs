@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::{Proof, Rules, now};
 
+/// IoT Hub waits one and a half times as long as the client says, and no longer than 1767 s.
+const MAX_KEEP_ALIVE_S: u16 = 1177;
+
 /// The next packet: its first byte and its body. `None` when the connection is over, which `is_over` is asked again and
 /// again.
 pub fn packet<S: Read>(stream: &mut S, mut is_over: impl FnMut(&mut S) -> bool) -> Option<(u8, Vec<u8>)> {
@@ -52,10 +55,14 @@ pub fn text(body: &mut &[u8]) -> Result<String, String> {
 /// Checks a CONNECT (3.1) and gives the time the connection ends: seconds since the Unix epoch.
 pub fn check_connect(mut body: &[u8], rules: &Rules) -> Result<u64, String> {
     let protocol = text(&mut body)?;
-    let ([level, flags, _, _], rest) = body.split_first_chunk::<4>().ok_or("CONNECT is cut off")?;
+    let ([level, flags, keep_alive @ ..], rest) = body.split_first_chunk::<4>().ok_or("CONNECT is cut off")?;
     body = rest;
     if (protocol.as_str(), *level) != ("MQTT", 4) {
         return Err(format!("the protocol is {protocol} {level}"));
+    }
+    let keep_alive_s = u16::from_be_bytes(*keep_alive);
+    if !(1..=MAX_KEEP_ALIVE_S).contains(&keep_alive_s) {
+        return Err(format!("keep-alive is {keep_alive_s} s"));
     }
     let client_id = text(&mut body)?;
     check_will(*flags, &mut body, rules)?;
