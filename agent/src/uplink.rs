@@ -124,7 +124,7 @@ impl Uplink {
                 continue;
             };
             let (before, opened) = (self.status.get(), Instant::now());
-            let will = remarks::will(self.agent_id, &self.clock);
+            let will = remarks::will(self.agent_id, &self.clock.now());
             let opening = tokio::select! {
                 opening = Link::open(&endpoint, WINDOW_MESSAGES, will) => opening,
                 _ = stop.changed() => continue,
