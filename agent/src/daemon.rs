@@ -29,7 +29,7 @@ use crate::mqtt::Endpoint;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
 use crate::remarks::{Remarks, Statistics};
-use crate::render::Renderer;
+use crate::render::{Renderer, keep_offset_of_boot};
 use crate::spool::Spool;
 use crate::spool::damage::Damage;
 use crate::status;
@@ -124,7 +124,6 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         settings: settings_seen.clone(),
         status: link.clone(),
         flush: Arc::clone(&flush),
-        started: clock.now(),
         clock,
         agent_id: agent.id,
         budget: Budget::load(state_directory.join("sent.json"), &clock.now()),
@@ -153,6 +152,7 @@ fn spawn_tasks(
     let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
     tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
+    tasks.spawn(keep_offset_of_boot(spool.clone(), clock));
     let local = &running.config.local;
     let sources = status::Sources {
         device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),

@@ -77,6 +77,8 @@ pub struct Link {
     poll: JoinHandle<()>,
     topic: String,
     address: String,
+    /// Who we are to the broker.
+    pub client_id: String,
     /// The largest payload that gets through: bytes.
     pub max_message_bytes: usize,
     /// When to connect anew, before the hub ends the connection because what let us in has expired.
@@ -163,6 +165,7 @@ impl Link {
             poll,
             address: plan.server.url(),
             topic: plan.topic,
+            client_id: plan.client_id,
             max_message_bytes: plan.max_message_bytes,
             renew_at: plan.renew_after.map(|after| Instant::now() + after),
             is_up: false,
@@ -219,7 +222,7 @@ async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>, advice: Stri
             Ok(Event::Outgoing(Outgoing::Disconnect)) => Signal::Down("we said goodbye".to_owned()),
             Ok(_) => continue,
             Err(error) if !was_up && is_refusal(&error) => Signal::Down(format!("{}; {advice}", in_words(&error))),
-            Err(error) => Signal::Down(in_words(&error)),
+            Err(error) => Signal::Down(doubt_the_clock(in_words(&error))),
         };
         was_up |= signal == Signal::Up;
         let is_down = matches!(signal, Signal::Down(_));
@@ -227,4 +230,13 @@ async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>, advice: Stri
             return;
         }
     }
+}
+
+/// Certificates are dated, and many boards begin in 1970.
+fn doubt_the_clock(why: String) -> String {
+    if ["certificate not valid yet", "certificate expired"].iter().any(|words| why.contains(words)) {
+        let now_us = Clock::new(&Root::host()).now().wall_us;
+        return format!("{why}; is the clock right (it says {})?", profile::date(now_us));
+    }
+    why
 }

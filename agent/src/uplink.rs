@@ -2,18 +2,19 @@
 //!
 //! The spool is the session. For every connection the spool is read again from the first event that was not
 //! acknowledged; at most [`WINDOW_MESSAGES`] messages are under way; what is acknowledged is forgotten only as a
-//! contiguous prefix. The decisions are made by [`window`] and [`pacing`], which do no I/O; this file is the loop.
+//! contiguous prefix. The decisions are made by [`window`], [`pacing`] and [`streak`], which do no I/O; this file is the loop.
 
 pub mod batch;
 pub mod budget;
 mod facts;
 pub mod pacing;
+pub mod streak;
 pub mod window;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector_common::clock::{Clock, Reading, is_plausible};
+use collector_common::clock::{Clock, is_plausible};
 use collector_common::event::kind::Lane;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -27,6 +28,7 @@ use crate::status::units::size;
 use batch::{Batcher, Limits};
 use budget::{Allowance, Budget};
 use pacing::Pacing;
+use streak::{Broken, Streak};
 use window::Window;
 
 pub use facts::{LinkFacts, LinkStatus, SessionFacts};
@@ -37,20 +39,8 @@ pub const WINDOW_MESSAGES: u16 = 16;
 /// How long a stopping agent goes on sending.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// The first pause after a failed connection, doubled with each failure up to the cap.
-const BACK_OFF: Duration = Duration::from_secs(1);
-
 /// A hub that acknowledges nothing for so long while messages are under way is not there any more, whatever TCP says.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(45);
-
-/// A connection that ended sooner after it was opened looks like one that somebody else took over.
-const SHORT_LIVED: Duration = Duration::from_secs(60);
-
-/// So many of those in a row are named in `status`.
-const TAKEOVERS: u32 = 3;
-
-/// No pause is longer.
-const BACK_OFF_CAP: Duration = Duration::from_secs(300);
 
 /// Everything the uplink works with.
 pub struct Uplink {
@@ -66,8 +56,6 @@ pub struct Uplink {
     pub status: LinkStatus,
     /// Send everything now (`SIGUSR1`).
     pub flush: Arc<Notify>,
-    /// The first clock reading of this boot's agent.
-    pub started: Reading,
     /// The machine's clocks.
     pub clock: Clock,
     /// The agent's id, for the will.
@@ -89,8 +77,7 @@ enum End {
 impl Uplink {
     /// Sends until `stop` turns true, and then for a few seconds more what is left.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut failures = 0;
-        let mut short_lived = 0;
+        let mut streak = Streak::default();
         while !*stop.borrow_and_update() {
             let Some(endpoint) = self.endpoint.borrow_and_update().clone() else {
                 tokio::select! {
@@ -100,37 +87,41 @@ impl Uplink {
                 continue;
             };
             let (before, opened) = (self.status.get(), Instant::now());
-            let will = remarks::will(self.agent_id, &self.clock);
+            let will = remarks::will(self.agent_id, &self.clock.now());
             let opening = tokio::select! {
                 opening = Link::open(&endpoint, WINDOW_MESSAGES, will) => opening,
                 _ = stop.changed() => continue,
                 changed = self.endpoint.changed() => if changed.is_err() { return } else { continue },
             };
+            let mut client_id = endpoint.device_id.clone();
             let end = match opening {
-                Ok(link) => self.session(link, &mut stop).await,
+                Ok(link) => {
+                    link.client_id.clone_into(&mut client_id);
+                    self.session(link, &mut stop).await
+                }
                 Err(why) => End::Broken(why),
             };
             self.status.change(LinkFacts::went_down);
-            if let End::Broken(why) = end {
-                let after = self.status.get();
-                // A connection over which something got through was a good one.
-                let got_through = after.acknowledged_messages > before.acknowledged_messages;
-                failures = if got_through { 1 } else { failures + 1 };
-                let was_taken_in = after.connections > before.connections;
-                short_lived = if was_taken_in && opened.elapsed() < SHORT_LIVED { short_lived + 1 } else { 0 };
-                let why = suspect_takeover(why, short_lived, &endpoint.device_id);
-                let pause = back_off(failures, fastrand::f64());
-                warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
-                self.status.change(|facts| facts.failed(why, Instant::now() + pause));
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.changed() => {}
-                    _ = self.endpoint.changed() => failures = 0,
-                }
-                self.status.change(|facts| facts.next_try = None);
-            } else {
-                failures = 0;
+            let End::Broken(why) = end else {
+                streak = Streak::default();
+                continue;
+            };
+            let after = self.status.get();
+            streak.add(&Broken {
+                was_taken_in: after.connections > before.connections,
+                got_through: after.acknowledged_messages > before.acknowledged_messages,
+                was_idle: after.failed_messages == before.failed_messages,
+                lived: opened.elapsed(),
+            });
+            let (why, pause) = (streak.explain(why, &client_id), streak.pause(fastrand::f64()));
+            warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
+            self.status.change(|facts| facts.failed(why, Instant::now() + pause));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
+                _ = self.endpoint.changed() => streak = Streak::default(),
             }
+            self.status.change(|facts| facts.next_try = None);
         }
     }
 
@@ -247,9 +238,6 @@ impl Uplink {
     fn fill(&mut self, link: &mut Link, window: &mut Window, pacing: &mut Pacing) -> Result<(), String> {
         let settings = self.settings.borrow_and_update().clone();
         let now = Instant::now();
-        if let Err(error) = self.batcher.keep_offset_of_boot(&self.started) {
-            warn!("cannot keep the clock offset of this boot: {error}");
-        }
         let unread = self.unread();
         if pacing.on_time(now, &settings, unread, self.spool.stats().recorded) {
             self.spool.request_sync();
@@ -315,18 +303,6 @@ impl Uplink {
     }
 }
 
-/// A hub closes the older of two connections with one id (MQTT 3.1.1, 3.1.4-2), so two devices with one id push each
-/// other off for ever, and each sees connections that end soon after they were made.
-fn suspect_takeover(why: String, short_lived: u32, client_id: &str) -> String {
-    if short_lived < TAKEOVERS {
-        return why;
-    }
-    format!(
-        "{why}; {short_lived} connections in a row ended soon after the hub took us in: does another device use the id \
-         {client_id}?"
-    )
-}
-
 fn used_up(limit_bytes: Option<u64>, allowance: Allowance, is_clock_right: bool) -> String {
     let (share, who) =
         if allowance.high { ("half of the", "Low events wait") } else { ("all of the", "all events wait") };
@@ -334,12 +310,6 @@ fn used_up(limit_bytes: Option<u64>, allowance: Allowance, is_clock_right: bool)
     let until = if is_clock_right { "midnight UTC" } else { "the machine has been up for another full day" };
     let limit = size(limit_bytes.unwrap_or(0));
     format!("{share} day's {limit} (maxBytesPerDay) is used up; {who} until {until}{still}")
-}
-
-/// A random pause between nothing and twice the last one, so that a fleet does not come back all at once.
-fn back_off(failures: u32, random: f64) -> Duration {
-    let ceiling = BACK_OFF.saturating_mul(2_u32.saturating_pow(failures.min(16)));
-    ceiling.min(BACK_OFF_CAP).mul_f64(random.clamp(0.05, 1.0))
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -371,13 +341,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn repeated_takeovers_are_named() {
-        let why = || "closed by peer".to_owned();
-        assert_eq!(suspect_takeover(why(), 2, "press-17"), "closed by peer");
-        assert!(suspect_takeover(why(), 3, "press-17").ends_with("does another device use the id press-17?"));
-    }
-
     #[tokio::test]
     async fn a_stop_does_not_wait_for_a_password_in_a_pipe() {
         let directory = tempfile::tempdir().unwrap();
@@ -405,7 +368,6 @@ mod tests {
             settings,
             status: LinkStatus::default(),
             flush: Arc::new(Notify::new()),
-            started: clock.now(),
             clock,
             agent_id: Uuid::nil(),
             budget: Budget::load(directory.path().join("sent.json"), &clock.now()),
@@ -416,13 +378,5 @@ mod tests {
         }
         stop.send_replace(true);
         running.await.unwrap();
-    }
-
-    #[test]
-    fn the_pause_grows_to_a_cap_and_is_spread() {
-        assert_eq!(back_off(1, 1.0), Duration::from_secs(2));
-        assert_eq!(back_off(4, 0.5), Duration::from_secs(8));
-        assert_eq!(back_off(u32::MAX, 1.0), BACK_OFF_CAP);
-        assert!(back_off(1, 0.0) > Duration::ZERO);
     }
 }

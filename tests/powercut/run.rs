@@ -71,7 +71,10 @@ fn run(port: u16, quota_bytes: u64, bursts: u16, refused: &[&str], trouble: impl
     refused.iter().for_each(|key| agent.set(key, json!(["what nobody expects"])));
     agent.own()["spoolSyncHigh"] = json!("PT1S");
     agent.own()["spoolSyncLow"] = json!("PT3S");
-    agent.start_with(&[("LD_PRELOAD", &shim), ("POWERCUT_ROOT", &state), ("POWERCUT_JOURNAL", &journal)]);
+    for (name, path) in [("LD_PRELOAD", &shim), ("POWERCUT_ROOT", &state), ("POWERCUT_JOURNAL", &journal)] {
+        agent.environment.push((name.to_owned(), path.to_str().unwrap().to_owned()));
+    }
+    agent.start();
     agent.wait_collecting();
     for burst in 0..bursts {
         std::thread::sleep(PAUSE);

@@ -1,5 +1,6 @@
 //! The real agent, run as a process of its own in a directory of its own.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
@@ -28,6 +29,12 @@ pub struct Agent {
     dir: TempDir,
     /// The twin, as it is written at every start; a story changes it through `set`.
     pub twin: Value,
+    /// What its environment has beside the test's own.
+    pub environment: Vec<(String, String)>,
+    /// Arguments beside those every agent gets.
+    pub options: Vec<String>,
+    /// A program and its first arguments that make room for the agent and become it.
+    pub inside: Vec<String>,
     child: Option<Child>,
 }
 
@@ -55,7 +62,8 @@ impl Agent {
                 },
             } },
         });
-        Agent { dir, twin, child: None }
+        let (environment, options, inside) = Default::default();
+        Agent { dir, twin, environment, options, inside, child: None }
     }
 
     /// Sets a published key.
@@ -85,18 +93,16 @@ impl Agent {
 
     /// Starts it; the log of all starts is one file.
     pub fn start(&mut self) {
-        self.start_with(&[]);
-    }
-
-    /// Starts it with these environment variables too.
-    pub fn start_with(&mut self, variables: &[(&str, &Path)]) {
         assert!(self.child.is_none(), "the agent runs already");
         self.write_twin();
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(binary())
+        let mut words = self.inside.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let child = Command::new(words.next().expect("at least the agent"))
+            .args(words)
             .args(["run", "--config"])
             .arg(self.config())
-            .envs(variables.iter().copied())
+            .args(&self.options)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -144,10 +150,15 @@ impl Agent {
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
     }
 
+    /// A file of its directory in `/proc`.
+    pub fn proc(&self, name: &str) -> String {
+        let pid = self.child.as_ref().expect("the agent was started").id();
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{name}")).unwrap()).into_owned()
+    }
+
     /// The most memory it ever had resident (`VmHWM`, proc_pid_status(5)): KiB.
     pub fn peak_resident_kib(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the agent was started").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
         line.trim().strip_suffix(" kB").expect("in kB").parse().unwrap()
     }
@@ -202,9 +213,14 @@ impl Agent {
 
     /// Appends one failed login per port to the log file, each of which must become exactly one row.
     pub fn fail_logins(&self, ports: Range<u16>) {
+        self.fail_logins_at(ports, Timestamp::now);
+    }
+
+    /// The same on a machine with another clock.
+    pub fn fail_logins_at(&self, ports: Range<u16>, now: impl Fn() -> Timestamp) {
         let mut file = OpenOptions::new().append(true).open(self.path("auth.log")).unwrap();
         for port in ports {
-            let now = Timestamp::now();
+            let now = now();
             let pid = u32::from(port);
             // One write per line, as a syslog daemon does it.
             let line =

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use collector_common::clock::Reading;
 use collector_common::event::kind::Lane;
 use collector_common::event::wire::{MESSAGE_END, message_start};
 use uuid::Uuid;
@@ -86,11 +85,6 @@ impl Batcher {
     /// Whether an event waits for the clock to be set.
     pub fn is_holding(&self) -> bool {
         self.held.iter().any(Option::is_some)
-    }
-
-    /// [`Renderer::keep_offset_of_boot`].
-    pub fn keep_offset_of_boot(&self, first: &Reading) -> io::Result<()> {
-        self.renderer.keep_offset_of_boot(first)
     }
 
     /// The next message. `None` when there is nothing that may be sent: what is not synced waits.
