@@ -115,17 +115,7 @@ pub fn run(rel: &Rel, context: &Context, push: Push) -> Result<bool, Stop> {
         }
         RelOp::Extend(input, exprs) => extend(input, exprs, context, push),
         RelOp::Summarize(input, summary) => summarize::run(input, summary, context, push),
-        RelOp::Distinct(input) => {
-            let mut seen: HashSet<Box<[Value]>> = HashSet::new();
-            run(input, context, &mut |row| {
-                if seen.contains(row) {
-                    return Ok(true);
-                }
-                context.charge(weight(row))?;
-                seen.insert(row.into());
-                push(row)
-            })
-        }
+        RelOp::Distinct(input) => distinct(input, context, push),
         RelOp::Sort(input, keys) => sort(input, usize::MAX, keys, context, push),
         RelOp::Top(input, count, keys) => sort(input, *count, keys, context, push),
         RelOp::Take(input, count) => take(input, *count, context, push),
@@ -138,25 +128,39 @@ pub fn run(rel: &Rel, context: &Context, push: Push) -> Result<bool, Stop> {
             push(&[Value::Long(rows)])
         }
         RelOp::Join(join) => join::run(join, context, push),
-        RelOp::Union(legs) => {
-            let mut out = Vec::new();
-            for (leg, map) in legs {
-                let more = run(leg, context, &mut |row| {
-                    out.clear();
-                    out.extend(map.iter().zip(&rel.columns).map(|(theirs, column)| {
-                        let cell = theirs.and_then(|theirs| row.get(theirs));
-                        cell.cloned().unwrap_or_else(|| column.ty.missing())
-                    }));
-                    push(&out)
-                })?;
-                if !more {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
+        RelOp::Union(legs) => union(rel, legs, context, push),
         RelOp::MvExpand(input, expand) => mv_expand(rel, input, expand, context, push),
     }
+}
+
+fn distinct(input: &Rel, context: &Context, push: Push) -> Result<bool, Stop> {
+    let mut seen: HashSet<Box<[Value]>> = HashSet::new();
+    run(input, context, &mut |row| {
+        if seen.contains(row) {
+            return Ok(true);
+        }
+        context.charge(weight(row))?;
+        seen.insert(row.into());
+        push(row)
+    })
+}
+
+fn union(rel: &Rel, legs: &[(Rel, Vec<Option<usize>>)], context: &Context, push: Push) -> Result<bool, Stop> {
+    let mut out = Vec::new();
+    for (leg, map) in legs {
+        let more = run(leg, context, &mut |row| {
+            out.clear();
+            out.extend(map.iter().zip(&rel.columns).map(|(theirs, column)| {
+                let cell = theirs.and_then(|theirs| row.get(theirs));
+                cell.cloned().unwrap_or_else(|| column.ty.missing())
+            }));
+            push(&out)
+        })?;
+        if !more {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn each(rows: &[Vec<Value>], push: Push) -> Result<bool, Stop> {
