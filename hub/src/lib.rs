@@ -10,6 +10,8 @@
 pub mod broker;
 pub mod demo;
 pub mod ingest;
+pub mod kql;
+pub mod query;
 pub mod rows;
 pub mod schema;
 pub mod serve;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use edgewarden_hub::broker::Listen;
 use edgewarden_hub::demo;
+use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
@@ -30,6 +31,8 @@ enum Command {
     Serve(ServeArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
+    /// Ask the store in the Kusto Query Language; docs/kql.md lists what is there of it.
+    Query(QueryArgs),
     /// Show hub and agent at work on this machine: real activity, and the rows it leads to. Needs no root.
     Demo(DemoArgs),
 }
@@ -71,6 +74,21 @@ struct RowsArgs {
 }
 
 #[derive(Args)]
+struct QueryArgs {
+    /// A file with the query, the query itself, or `-` for standard input.
+    #[arg(value_name = "FILE|TEXT|-")]
+    query: String,
+    #[command(flatten)]
+    state: StateArg,
+    /// The store's file, instead of its directory.
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    db: Option<PathBuf>,
+    /// How the rows are written.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Args)]
 struct DemoArgs {
     /// Leave the temporary directory with the store and the logs.
     #[arg(long)]
@@ -102,6 +120,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::Rows(args) => print_rows(args),
+        Command::Query(args) => ask(args),
         Command::Demo(args) => demo(args),
     };
     match done {
@@ -133,6 +152,20 @@ fn print_rows(args: RowsArgs) -> Result<(), String> {
         Err(PrintError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(PrintError::Out(error)) => Err(format!("stdout: {error}")),
         Err(PrintError::Store(error)) => Err(error.to_string()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn ask(args: QueryArgs) -> Result<(), String> {
+    let text = query::text(&args.query)?;
+    let store = match args.db {
+        Some(file) => Store::open_file_to_read(&file),
+        None => Store::open_to_read(&args.state.dir()),
+    };
+    let store = store.map_err(|error| error.to_string())?;
+    match query::print(&text, &store, args.format, &mut BufWriter::new(io::stdout().lock())) {
+        Err(QueryError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(error.to_string()),
         Ok(()) => Ok(()),
     }
 }

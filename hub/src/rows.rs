@@ -42,7 +42,7 @@ fn text_line(row: &Row) -> String {
 
 /// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them: a device must
 /// not speak to the terminal of who looks at its events. Escaped they are the same JSON.
-fn escaped(line: String) -> String {
+pub(crate) fn escaped(line: String) -> String {
     if !line.contains(char::is_control) {
         return line;
     }

@@ -7,6 +7,7 @@
 //! What [`Store::write`] returned for survives `kill -9` and a power cut: WAL with `synchronous=FULL` syncs the log at
 //! every commit (sqlite.org/pragma.html#pragma_synchronous).
 
+mod kql;
 pub mod read;
 
 use std::fmt;
@@ -99,7 +100,16 @@ impl Store {
     ///
     /// When there is none, or it was written by another version.
     pub fn open_to_read(dir: &Path) -> Result<Store, StoreError> {
-        let path = dir.join(FILE_NAME);
+        Store::open_file_to_read(&dir.join(FILE_NAME))
+    }
+
+    /// Opens a store by its file, for reading.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it was written by another version.
+    pub fn open_file_to_read(path: &Path) -> Result<Store, StoreError> {
+        let path = path.to_owned();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&path, flags).map_err(|error| StoreError::new("open", &path, error))?;
         let store = Store { db, path };
