@@ -76,7 +76,7 @@ struct RowsArgs {
 #[derive(Args)]
 struct QueryArgs {
     /// A file with the query, the query itself, or `-` for standard input.
-    #[arg(value_name = "FILE|TEXT|-")]
+    #[arg(value_name = "FILE|TEXT|-", default_value = "-")]
     query: String,
     #[command(flatten)]
     state: StateArg,

@@ -342,9 +342,12 @@ fn keep(best: &mut Option<Vec<Value>>, wanted: Option<std::cmp::Ordering>, argum
         return arguments.iter().map(Value::weight).sum();
     };
     let better = wanted.is_some_and(|wanted| row.first().is_some_and(|best| first.order(best) == wanted));
-    if better {
-        row.clear();
-        row.extend_from_slice(arguments);
+    if !better {
+        return 0;
     }
-    0
+    let weight = |row: &[Value]| row.iter().map(Value::weight).sum::<usize>();
+    let before = weight(row);
+    row.clear();
+    row.extend_from_slice(arguments);
+    weight(row).saturating_sub(before)
 }

@@ -96,6 +96,8 @@ pub enum Prepared {
     Path(json::Path),
     /// A regular expression.
     Regex(Regex),
+    /// A regular expression for the start of a text, and one for the end.
+    Ends(Regex, Regex),
     /// Text to search for.
     Needle(Needle),
 }

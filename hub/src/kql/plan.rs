@@ -268,7 +268,9 @@ fn need(rel: &mut Rel, wanted: &[bool]) {
             let mut below = wanted.to_vec();
             predicate.mark(&mut below);
             need(input, &below);
-            push_filters(input, predicate);
+            let mut filters = Vec::new();
+            conjuncts(predicate, &mut filters);
+            push_filters(input, filters);
         }
         RelOp::Project(input, exprs) => {
             need_of(input, exprs.iter().zip(wanted).filter(|(_, w)| **w).map(|(expr, _)| expr))
@@ -342,12 +344,33 @@ fn need_join(join: &mut JoinPlan, wanted: &[bool]) {
     need(&mut join.right, &of_right);
 }
 
-/// Hands comparisons with constants to the source. The predicate stays, so that the source may be inexact.
-fn push_filters(input: &mut Rel, predicate: &Typed) {
+/// Hands comparisons with constants down to the sources, under the names the columns have there. The predicate stays, so
+/// that a source may be inexact.
+fn push_filters(input: &mut Rel, mut filters: Vec<Filter>) {
+    let renamed = |filters: &[Filter], name: &dyn Fn(usize) -> Option<usize>| -> Vec<Filter> {
+        let below = |filter: &Filter| Some(Filter { column: name(filter.column)?, ..filter.clone() });
+        filters.iter().filter_map(below).collect()
+    };
     match &mut input.op {
-        // A chain of `where` is one predicate.
-        RelOp::Where(inner, _) => push_filters(inner, predicate),
-        RelOp::Scan { filters, .. } => conjuncts(predicate, filters),
+        RelOp::Scan { filters: known, .. } => known.append(&mut filters),
+        RelOp::Where(inner, _) | RelOp::Sort(inner, _) => push_filters(inner, filters),
+        RelOp::Extend(inner, exprs) => {
+            let width = inner.columns.len();
+            let kept = |column| (column < width && exprs.iter().all(|(made, _)| *made != column)).then_some(column);
+            push_filters(inner, renamed(&filters, &kept));
+        }
+        RelOp::Project(inner, exprs) => {
+            let source = |column: usize| match exprs.get(column)?.node {
+                Node::Column(below) => Some(below),
+                _ => None,
+            };
+            push_filters(inner, renamed(&filters, &source));
+        }
+        RelOp::Union(legs) => {
+            for (leg, map) in legs {
+                push_filters(leg, renamed(&filters, &|column| map.get(column).copied().flatten()));
+            }
+        }
         _ => {}
     }
 }

@@ -1,5 +1,6 @@
 mod doc;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -204,6 +205,69 @@ fn what_does_not_fit_into_the_limits_is_said() {
     let hasty = Limits { memory_bytes: 1 << 20, time: Duration::ZERO };
     let answer = answer("range x from 1 to 1000000 step 1 | count", &tables, hasty);
     assert!(answer.contains("! the query took more than its 0 s"), "{answer}");
+}
+
+/// What the sources are asked for: the rows and columns that matter, found through other operators.
+#[test]
+fn filters_and_columns_reach_the_source() {
+    let tables = tables();
+    let asked = |query: &str| {
+        let log = Log { tables: &tables, asked: RefCell::default() };
+        let plan = compile(query, &tables, now()).unwrap();
+        plan.run(&log, limits(), &mut |_| Ok(true)).unwrap();
+        log.asked.into_inner()
+    };
+    let raw = "SecurityIoTRawEvent | ";
+    for (query, expected) in [
+        ("where DeviceId == 'a' | project EventDetails", "DeviceId EventDetails: DeviceId Equal a"),
+        ("count", ": "),
+        ("where DeviceId == 'a' and RawEventName == 'b' or IsEmpty | count", "DeviceId IsEmpty RawEventName: "),
+        (
+            "where 'a' == DeviceId | where TimeStamp >= ago(1d) | count",
+            "DeviceId TimeStamp: DeviceId Equal a, TimeStamp AtLeast 2026-11-23T12:00:00.0000000Z",
+        ),
+        (
+            "extend x = strlen(EventDetails) | where DeviceId == 'a' and x > 1 | project x",
+            "DeviceId EventDetails: DeviceId Equal a",
+        ),
+        ("extend DeviceId = tolower(DeviceId) | where DeviceId == 'a' | count", "DeviceId: "),
+        ("project d = DeviceId, e = EventDetails | where d == 'a' | project d", "DeviceId: DeviceId Equal a"),
+        ("sort by TimeStamp | where DeviceId == 'a' | project DeviceId", "DeviceId TimeStamp: DeviceId Equal a"),
+        ("take 5 | where DeviceId == 'a' | project DeviceId", "DeviceId: "),
+        (
+            "where TimeStamp between (ago(2h) .. ago(1h)) | count",
+            "TimeStamp: TimeStamp AtLeast 2026-11-24T10:00:00.0000000Z, TimeStamp AtMost 2026-11-24T11:00:00.0000000Z",
+        ),
+        ("summarize max(TimeStamp) by DeviceId | where DeviceId == 'a'", "DeviceId TimeStamp: "),
+        (
+            "project DeviceId, EventDetails | union (print DeviceId = 'b') | where DeviceId == 'a' | count",
+            "DeviceId: DeviceId Equal a",
+        ),
+        ("project DeviceId, IsEmpty | join kind=leftsemi (print DeviceId = 'b') on DeviceId | count", "DeviceId: "),
+    ] {
+        assert_eq!(asked(&format!("{raw}{query}")), [expected], "{query}");
+    }
+}
+
+/// Tables that note what they are asked for: columns, then filters.
+struct Log<'a> {
+    tables: &'a Tables,
+    asked: RefCell<Vec<String>>,
+}
+
+impl Source for Log<'_> {
+    fn scan(&self, scan: &Scan, visit: &mut dyn FnMut(&[Value]) -> Result<bool, Stop>) -> Result<(), Stop> {
+        let columns = self.tables.columns(scan.table).unwrap();
+        let needed: Vec<_> =
+            columns.iter().zip(scan.needed).filter(|(_, needed)| **needed).map(|(c, _)| &*c.name).collect();
+        let filters = scan
+            .filters
+            .iter()
+            .map(|filter| format!("{} {:?} {}", columns[filter.column].name, filter.compare, filter.value.to_text()));
+        let filters: Vec<_> = filters.collect();
+        self.asked.borrow_mut().push(format!("{}: {}", needed.join(" "), filters.join(", ")));
+        self.tables.scan(scan, visit)
+    }
 }
 
 /// Names that stand for names, deep nesting, long chains: refused with a sentence, whatever their size.

@@ -5,6 +5,7 @@ use crate::kql::Stop;
 use crate::kql::value::{Type, Value};
 
 const ONE: &[Want] = &[Want::Text];
+const ANY: &[Want] = &[Want::Any];
 const STRING: Gives = Gives::Just(Type::String);
 
 /// The table of this file.
@@ -21,8 +22,8 @@ pub const TABLE: &[Function] = &[
     )
     .rest(Want::Any)
     .sees_null(),
-    Function::new("tolower", ONE, STRING, |a, _| string(text(a, 0).to_lowercase()), "in lower case"),
-    Function::new("toupper", ONE, STRING, |a, _| string(text(a, 0).to_uppercase()), "in upper case"),
+    Function::new("tolower", ANY, STRING, |a, _| string(text(a, 0).to_lowercase()), "in lower case"),
+    Function::new("toupper", ANY, STRING, |a, _| string(text(a, 0).to_uppercase()), "in upper case"),
     Function::new(
         "strlen",
         ONE,
@@ -147,35 +148,30 @@ fn split(arguments: &[Value]) -> Value {
     Value::dynamic(serde_json::Value::Array(chosen))
 }
 
-/// The pattern as one that matches at an end; which end is decided when it is used.
+/// The pattern at the start, and at the end: there the first match is the longest that reaches it.
 fn trim_regex(constants: &[Option<&Value>]) -> Result<Prepared, String> {
-    let Some(Some(pattern)) = constants.first() else {
-        return regex_of(None);
+    let pattern = match constants.first() {
+        Some(Some(pattern)) => pattern.to_text(),
+        _ => return regex_of(None),
     };
-    regex_of(Some(&Value::text(&format!("^(?:{0})|(?:{0})$", pattern.to_text()))))
+    match (
+        regex_of(Some(&Value::text(&format!("^(?:{pattern})"))))?,
+        regex_of(Some(&Value::text(&format!("(?:{pattern})$"))))?,
+    ) {
+        (Prepared::Regex(start), Prepared::Regex(end)) => Ok(Prepared::Ends(start, end)),
+        _ => Ok(Prepared::Nothing),
+    }
 }
 
-fn trim(arguments: &[Value], call: &Call, start: bool, end: bool) -> String {
+fn trim(arguments: &[Value], call: &Call, at_start: bool, at_end: bool) -> String {
     let source = text(arguments, 1);
-    let Prepared::Regex(regex) = call.prepared else { return source.to_string() };
+    let Prepared::Ends(start, end) = call.prepared else { return source.to_string() };
     let mut rest = source.as_ref();
-    if start && let Some(found) = regex.find(rest).filter(|found| found.start() == 0) {
+    if at_start && let Some(found) = start.find(rest) {
         rest = rest.get(found.end()..).unwrap_or("");
     }
-    if end {
-        // The first match may lie before the one that reaches the end.
-        let mut from = 0;
-        while let Some(found) = regex.find_at(rest, from) {
-            if found.end() == rest.len() {
-                rest = rest.get(..found.start()).unwrap_or("");
-                break;
-            }
-            from = found.start()
-                + rest.get(found.start()..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);
-            if from > rest.len() {
-                break;
-            }
-        }
+    if at_end && let Some(found) = end.find(rest) {
+        rest = rest.get(..found.start()).unwrap_or("");
     }
     rest.to_owned()
 }
