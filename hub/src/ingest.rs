@@ -65,9 +65,10 @@ impl Topic {
 
 /// What the store has to keep of a delivery.
 pub fn judge(template: &Topic, topic: String, payload: Vec<u8>) -> Entry {
-    let verdict =
-        template.device(&topic).and_then(|device| schema::parse(&payload).map(|message| (device.to_owned(), message)));
-    Entry { topic, payload, verdict }
+    let device = template.device(&topic).map(str::to_owned);
+    let speaker = device.clone().ok();
+    let verdict = device.and_then(|device| schema::parse(&payload).map(|message| (device, message)));
+    Entry { topic, payload, speaker, verdict }
 }
 
 /// The way to the writer thread.

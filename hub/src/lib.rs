@@ -7,6 +7,7 @@
 //!
 //! A device's message is acknowledged when its rows are on disk, and not before.
 
+pub mod alerts;
 pub mod broker;
 pub mod demo;
 pub mod ingest;

@@ -43,6 +43,8 @@ pub struct Event {
     pub event_type: &'static str,
     /// Compact JSON objects, keys in the device's order; none when the event is empty.
     pub items: Vec<String>,
+    /// Which item of the event the first of these is. A message has all of them, a file perhaps not.
+    pub first_index: usize,
 }
 
 /// Reads a payload.
@@ -99,6 +101,7 @@ fn event(value: &Value, place: &str) -> Result<Event, String> {
         category: rule.category,
         event_type: rule.event_type,
         items: items(keys, rule, place)?,
+        first_index: 0,
     })
 }
 

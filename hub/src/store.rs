@@ -7,17 +7,21 @@
 //! What [`Store::write`] returned for survives `kill -9` and a power cut: WAL with `synchronous=FULL` syncs the log at
 //! every commit (sqlite.org/pragma.html#pragma_synchronous).
 
+pub mod alert;
+mod derive;
+mod migrations;
 pub mod read;
+mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use collector_common::event::wire;
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::schema::{Event, Message};
+use crate::schema::Message;
+use migrations::MIGRATIONS;
 
 /// The file inside the state directory.
 pub const FILE_NAME: &str = "events.db";
@@ -39,6 +43,8 @@ pub struct Entry {
     pub topic: String,
     /// The message as it came.
     pub payload: Vec<u8>,
+    /// The device that is heard of by it; nobody is by a file.
+    pub speaker: Option<String>,
     /// The device and what it said, or why it is refused.
     pub verdict: Result<(String, Message), String>,
 }
@@ -54,6 +60,8 @@ pub struct Outcome {
     pub conflicts: usize,
     /// Whether the message is kept among the refused ones.
     pub refused: bool,
+    /// Alerts that are new.
+    pub alerts: usize,
 }
 
 /// What SQLite said, and to what.
@@ -113,22 +121,35 @@ impl Store {
     /// # Errors
     ///
     /// When SQLite cannot write, for example because the disk is full.
-    pub fn write(&mut self, resource_id: &str, now: Timestamp, batch: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-        let path = self.path.clone();
-        let failed = |error| StoreError::new("write to", &path, error);
-        let transaction = self.db.transaction().map_err(failed)?;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for entry in batch {
-            outcomes.push(write_entry(&transaction, resource_id, now, entry).map_err(failed)?);
-        }
-        transaction.commit().map_err(failed)?;
-        Ok(outcomes)
+    pub fn write(&mut self, resource_id: &str, now: Timestamp, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+        self.change("write to", |to| {
+            let batch = write::Batch { to, resource_id, now: &moment(now) };
+            entries.iter().map(|entry| batch.keep(entry)).collect()
+        })
     }
 
     fn prepare(&mut self) -> rusqlite::Result<()> {
         self.db.busy_timeout(BUSY_TIMEOUT)?;
+        self.db.set_prepared_statement_cache_capacity(64);
         self.db.pragma_update(None, "journal_mode", "WAL")?;
         self.db.pragma_update(None, "synchronous", "FULL")
+    }
+
+    /// Does something to the store, as a whole or not at all. The lock is taken at once: a transaction that reads first
+    /// and writes later fails when another process wrote in between.
+    fn change<T>(
+        &mut self,
+        doing: &'static str,
+        run: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let attempt = || {
+            let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = run(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        let done: rusqlite::Result<T> = attempt();
+        done.map_err(|error| StoreError::new(doing, &self.path, error))
     }
 
     /// Brings an older store up to date, each step in its own transaction together with its number.
@@ -176,131 +197,6 @@ pub fn moment(at: Timestamp) -> String {
 
 /// How long a reader or a second writer waits for the first.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Step n brings format n to n + 1. A step that was released is never changed.
-const MIGRATIONS: &[&str] = &["
-    CREATE TABLE SecurityIoTRawEvent (
-        TimeGenerated TEXT NOT NULL,
-        AgentVersion TEXT NOT NULL,
-        AssociatedResourceId TEXT NOT NULL,
-        AzureSubscriptionId TEXT NOT NULL,
-        DeviceId TEXT NOT NULL,
-        EventDetails TEXT NOT NULL,
-        IoTRawEventId TEXT NOT NULL,
-        IsEmpty INTEGER NOT NULL,
-        RawEventCategory TEXT NOT NULL,
-        RawEventName TEXT NOT NULL,
-        RawEventType TEXT NOT NULL,
-        TimeStamp TEXT NOT NULL,
-        Type TEXT NOT NULL,
-        PayloadIndex INTEGER NOT NULL,
-        UNIQUE (DeviceId, IoTRawEventId, PayloadIndex)
-    ) STRICT;
-    CREATE INDEX DeviceNameTime ON SecurityIoTRawEvent (DeviceId, RawEventName, TimeStamp);
-    CREATE TABLE Refused (
-        Received TEXT NOT NULL,
-        Topic TEXT NOT NULL,
-        Reason TEXT NOT NULL,
-        Payload BLOB NOT NULL
-    ) STRICT;
-"];
-
-fn write_entry(to: &Transaction, resource_id: &str, now: Timestamp, entry: &Entry) -> rusqlite::Result<Outcome> {
-    let (device, message) = match &entry.verdict {
-        Ok(accepted) => accepted,
-        Err(reason) => {
-            refuse(to, now, entry, reason)?;
-            return Ok(Outcome { refused: true, ..Outcome::default() });
-        }
-    };
-    let mut outcome = Outcome::default();
-    let mut first_conflict = None;
-    for (n, event) in message.events.iter().enumerate() {
-        for (index, details) in details(event).into_iter().enumerate() {
-            let row = NewRow { resource_id, now, agent_version: &message.agent_version, device, event, index, details };
-            match insert(to, &row)? {
-                Inserted::New => outcome.stored += 1,
-                Inserted::Known => outcome.known += 1,
-                Inserted::Conflict => {
-                    outcome.conflicts += 1;
-                    first_conflict = first_conflict.or(Some((n, index)));
-                }
-            }
-        }
-    }
-    if let Some((n, index)) = first_conflict {
-        let reason = format!("Events[{n}].Payload[{index}]: other content is stored under this Id already");
-        refuse(to, now, entry, &reason)?;
-        outcome.refused = true;
-    }
-    Ok(outcome)
-}
-
-/// The `EventDetails` of the rows of an event; an empty event is one row.
-fn details(event: &Event) -> Vec<String> {
-    let id = event.id.to_string();
-    let render = |item: &str| wire::details(item, &event.timestamp_local, &event.timestamp_utc, &id);
-    if event.items.is_empty() { vec![render("{}")] } else { event.items.iter().map(|item| render(item)).collect() }
-}
-
-struct NewRow<'a> {
-    resource_id: &'a str,
-    now: Timestamp,
-    agent_version: &'a str,
-    device: &'a str,
-    event: &'a Event,
-    index: usize,
-    details: String,
-}
-
-enum Inserted {
-    New,
-    Known,
-    Conflict,
-}
-
-fn insert(to: &Transaction, row: &NewRow) -> rusqlite::Result<Inserted> {
-    let id = row.event.id.to_string();
-    let index = i64::try_from(row.index).unwrap_or(i64::MAX);
-    let new = to
-        .prepare_cached(
-            "INSERT INTO SecurityIoTRawEvent VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, 'SecurityIoTRawEvent', ?)
-             ON CONFLICT (DeviceId, IoTRawEventId, PayloadIndex) DO NOTHING",
-        )?
-        .execute(params![
-            moment(row.now),
-            row.agent_version,
-            row.resource_id,
-            row.device,
-            row.details,
-            id,
-            row.event.items.is_empty(),
-            row.event.category,
-            row.event.name,
-            row.event.event_type,
-            moment(row.event.at),
-            index,
-        ])?;
-    if new == 1 {
-        return Ok(Inserted::New);
-    }
-    let same = to
-        .prepare_cached(
-            "SELECT RawEventName = ? AND EventDetails = ? FROM SecurityIoTRawEvent
-             WHERE DeviceId = ? AND IoTRawEventId = ? AND PayloadIndex = ?",
-        )?
-        .query_row(params![row.event.name, row.details, row.device, id, index], |found| found.get::<_, bool>(0))
-        .optional()?;
-    Ok(if same == Some(true) { Inserted::Known } else { Inserted::Conflict })
-}
-
-fn refuse(to: &Transaction, now: Timestamp, entry: &Entry, reason: &str) -> rusqlite::Result<()> {
-    to.prepare_cached("INSERT INTO Refused (Received, Topic, Reason, Payload) VALUES (?, ?, ?, ?)")?
-        .execute(params![moment(now), entry.topic, reason, entry.payload])?;
-    let newest = to.last_insert_rowid();
-    to.prepare_cached("DELETE FROM Refused WHERE rowid <= ?")?.execute([newest.saturating_sub(REFUSED_KEPT)])?;
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests;
