@@ -10,8 +10,10 @@
 pub mod alerts;
 pub mod broker;
 pub mod demo;
+pub mod import;
 pub mod ingest;
 pub mod rows;
 pub mod schema;
 pub mod serve;
 pub mod store;
+mod upkeep;

@@ -81,7 +81,12 @@ const EVENT_KEYS: [&str; 9] = [
     "Payload",
 ];
 
-fn event(value: &Value, place: &str) -> Result<Event, String> {
+/// Reads an event object of the schema; `place` is where it stands, for the sentence of a refusal.
+///
+/// # Errors
+///
+/// A sentence that starts with the place.
+pub fn event(value: &Value, place: &str) -> Result<Event, String> {
     let keys = object(value, place)?;
     only(keys, &EVENT_KEYS, place)?;
     let name = string(keys, "Name", place)?;

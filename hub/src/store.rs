@@ -11,6 +11,7 @@ pub mod alert;
 mod derive;
 mod migrations;
 pub mod read;
+pub mod retention;
 mod write;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::schema::Message;
 use migrations::MIGRATIONS;
+use retention::Keep;
 
 /// The file inside the state directory.
 pub const FILE_NAME: &str = "events.db";
@@ -34,6 +36,7 @@ pub const REFUSED_KEPT: i64 = 1000;
 pub struct Store {
     db: Connection,
     path: PathBuf,
+    keep: Keep,
 }
 
 /// What became of one delivery and is to be kept.
@@ -93,9 +96,21 @@ impl Store {
             .mode(0o700)
             .create(dir)
             .map_err(|error| StoreError::new("create the state directory", dir, error))?;
-        let path = dir.join(FILE_NAME);
-        let db = Connection::open(&path).map_err(|error| StoreError::new("open", &path, error))?;
-        let mut store = Store { db, path };
+        Store::open_file(&dir.join(FILE_NAME))
+    }
+
+    /// Opens the store in a file for reading and writing; makes it, private to this user, where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be made, is no store, or a newer version wrote it.
+    pub fn open_file(path: &Path) -> Result<Store, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        // SQLite would make it readable to all. The log beside it gets the same rights.
+        let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        made.map_err(|error| StoreError::new("open", path, error))?;
+        let db = Connection::open(path).map_err(|error| StoreError::new("open", path, error))?;
+        let mut store = Store { db, path: path.to_owned(), keep: Keep::default() };
         store.prepare().map_err(|error| store.failed("prepare", error))?;
         store.migrate()?;
         Ok(store)
@@ -107,10 +122,18 @@ impl Store {
     ///
     /// When there is none, or it was written by another version.
     pub fn open_to_read(dir: &Path) -> Result<Store, StoreError> {
-        let path = dir.join(FILE_NAME);
+        Store::open_file_to_read(&dir.join(FILE_NAME))
+    }
+
+    /// As [`Store::open_to_read`], by the name of the file.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it was written by another version.
+    pub fn open_file_to_read(path: &Path) -> Result<Store, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&path, flags).map_err(|error| StoreError::new("open", &path, error))?;
-        let store = Store { db, path };
+        let db = Connection::open_with_flags(path, flags).map_err(|error| StoreError::new("open", path, error))?;
+        let store = Store { db, path: path.to_owned(), keep: Keep::default() };
         store.db.busy_timeout(BUSY_TIMEOUT).map_err(|error| store.failed("open", error))?;
         let version = store.version()?;
         if version == MIGRATIONS.len() { Ok(store) } else { Err(store.foreign(version)) }
@@ -131,7 +154,10 @@ impl Store {
     fn prepare(&mut self) -> rusqlite::Result<()> {
         self.db.busy_timeout(BUSY_TIMEOUT)?;
         self.db.set_prepared_statement_cache_capacity(64);
+        // Only a store without tables takes it: what retention frees can then be given back to the file system.
+        self.db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         self.db.pragma_update(None, "journal_mode", "WAL")?;
+        self.db.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
         self.db.pragma_update(None, "synchronous", "FULL")
     }
 
@@ -194,6 +220,9 @@ impl StoreError {
 pub fn moment(at: Timestamp) -> String {
     format!("{at:.6}")
 }
+
+/// A log that grew beyond this while somebody read for long is cut back when it has been folded in.
+const MAX_IDLE_LOG_BYTES: i64 = 64 * 1024 * 1024;
 
 /// How long a reader or a second writer waits for the first.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
