@@ -62,16 +62,16 @@ fn rows_leave_with_their_alerts_when_their_days_are_over() {
 fn the_oldest_rows_leave_when_the_store_is_too_large_and_the_file_stays_within() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
-    let limit = 3_000_000;
+    let limit = 1_200_000;
     let keep = Keep { days: None, bytes: Some(limit) };
     let mut largest = 0;
     for day in 0..30 {
-        write(&mut store, day, 500);
+        write(&mut store, day, 200);
         delete_all(&mut store, keep, day);
         largest = largest.max(std::fs::metadata(dir.path().join("events.db")).unwrap().len());
     }
     let rows = store.rows(Filter::default()).unwrap();
-    assert!(rows.len() > 500 && rows.len() < 15_000, "{}", rows.len());
+    assert!(rows.len() > 200 && rows.len() < 6000, "{}", rows.len());
     assert!(rows.iter().all(|row| row.time_generated > moment(now(10))), "the newest stay");
     assert!(store.alerts(None).unwrap().len() < 30);
     // The log is folded in from time to time; a batch and what the pages lack to be full come on top.
@@ -82,10 +82,10 @@ fn the_oldest_rows_leave_when_the_store_is_too_large_and_the_file_stays_within()
 fn a_lower_limit_makes_the_file_smaller() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
-    write(&mut store, 0, 8000);
+    write(&mut store, 0, 3000);
     store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let before = std::fs::metadata(dir.path().join("events.db")).unwrap().len();
-    store.keep(Keep { days: None, bytes: Some(1_000_000) });
+    store.keep(Keep { days: None, bytes: Some(500_000) });
     while store.delete_old(now(1)).unwrap().rows > 0 {}
     store.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let after = std::fs::metadata(dir.path().join("events.db")).unwrap().len();
