@@ -51,7 +51,7 @@ fn process(id: u64) -> String {
 }
 
 fn login(id: u64) -> String {
-    let (result, operation) = if id % 50 == 0 { ("Success", "Login") } else { ("Fail", "LoginFailed") };
+    let (result, operation) = if id.is_multiple_of(50) { ("Success", "Login") } else { ("Fail", "LoginFailed") };
     format!(
         r#"{{"ProcessId":19063,"UserId":"0","UserName":"root","Operation":"{operation}","Executable":"/usr/sbin/sshd","RemoteAddress":"192.0.2.{}","RemotePort":"49444","Result":"{result}","ExtraDetails":{{"Method":"password","Source":"journal","Trust":"executable"}}}}"#,
         id % 7
@@ -84,7 +84,7 @@ fn ingest(what: &str, name: &str, batches: u32, item: impl Fn(u64) -> String) {
         let started = Instant::now();
         let entries: Vec<_> = messages.into_iter().map(|(to, message)| judge(&topic, to, message)).collect();
         let outcomes = store.write("/edgewarden/hubs/bench", Timestamp::now(), &entries).unwrap();
-        alerts += store.settle_snapshots(Timestamp::now(), true).unwrap();
+        alerts += store.settle_all_snapshots(Timestamp::now()).unwrap();
         seconds += started.elapsed().as_secs_f64();
         rows += outcomes.iter().map(|outcome| outcome.stored).sum::<usize>();
         alerts += outcomes.iter().map(|outcome| outcome.alerts).sum::<usize>();

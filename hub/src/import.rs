@@ -107,7 +107,7 @@ struct Import<'a> {
 struct Batch {
     resource_id: String,
     entries: Vec<(u64, Entry)>,
-    alerts: Vec<(u64, Alert)>,
+    alerts: Vec<Alert>,
     bytes: usize,
 }
 
@@ -149,7 +149,7 @@ impl<'a> Import<'a> {
             }
         }
         self.flush()?;
-        self.counts.alerts += self.store.settle_snapshots(Timestamp::now(), true).map_err(|error| error.to_string())?;
+        self.counts.alerts += self.store.settle_all_snapshots(Timestamp::now()).map_err(|error| error.to_string())?;
         self.counts.refusals.sort_by_key(|(number, _)| *number);
         failure.map_or(Ok(()), Err)
     }
@@ -158,7 +158,7 @@ impl<'a> Import<'a> {
         self.batch.bytes += bytes.len();
         if self.settings.table == Table::SecurityAlert {
             match line::alert(bytes, self.settings).and_then(|alert| self.store.check_alert(alert)) {
-                Ok(alert) => self.batch.alerts.push((number, alert)),
+                Ok(alert) => self.batch.alerts.push(alert),
                 Err(reason) => self.counts.refusals.push((number, reason)),
             }
         } else {
@@ -210,15 +210,16 @@ impl<'a> Import<'a> {
     fn flush(&mut self) -> Result<(), String> {
         let batch = std::mem::take(&mut self.batch);
         self.batch.resource_id.clone_from(&batch.resource_id);
-        self.flush_entries(&batch).and_then(|()| self.flush_alerts(batch.alerts)).map_err(|error| error.to_string())
+        let entries = self.flush_entries(&batch.resource_id, batch.entries);
+        entries.and_then(|()| self.flush_alerts(batch.alerts)).map_err(|error| error.to_string())
     }
 
-    fn flush_entries(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.entries.is_empty() {
+    fn flush_entries(&mut self, resource_id: &str, entries: Vec<(u64, Entry)>) -> Result<(), StoreError> {
+        if entries.is_empty() {
             return Ok(());
         }
-        let (numbers, entries): (Vec<u64>, Vec<Entry>) = batch.entries.iter().cloned().unzip();
-        let outcomes = self.store.write(&batch.resource_id, Timestamp::now(), &entries)?;
+        let (numbers, entries): (Vec<u64>, Vec<Entry>) = entries.into_iter().unzip();
+        let outcomes = self.store.write(resource_id, Timestamp::now(), &entries)?;
         for (number, Outcome { stored, known, conflicts, alerts, .. }) in numbers.into_iter().zip(outcomes) {
             self.counts.stored += stored;
             self.counts.known += known;
@@ -231,9 +232,8 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    fn flush_alerts(&mut self, alerts: Vec<(u64, Alert)>) -> Result<(), StoreError> {
-        let alerts: Vec<Alert> = alerts.into_iter().map(|(_, alert)| alert).collect();
-        for new in self.store.write_alerts(&alerts)? {
+    fn flush_alerts(&mut self, alerts: Vec<Alert>) -> Result<(), StoreError> {
+        for new in self.store.write_alerts(Timestamp::now(), &alerts)? {
             if new {
                 self.counts.stored += 1;
             } else {

@@ -66,7 +66,8 @@ pub async fn run(settings: &Settings, ready: &mut impl Write) -> Result<(), Stri
             "devices are not asked who they are: whoever reaches this address can write as any of them"
         );
     }
-    tracing::info!(url, state = %settings.state.display(), hub = settings.hub, "serving");
+    let place = settings.db.as_ref().unwrap_or(&settings.state).display();
+    tracing::info!(url, store = %place, hub = settings.hub, "serving");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -52,7 +52,7 @@ impl Upkeep {
             self.delete(store)?;
         }
         if ticked {
-            tell("accounts changed", store.settle_snapshots(Timestamp::now(), false)?);
+            tell("accounts changed", store.settle_snapshots(Timestamp::now())?);
             let due = self.silence_looked.is_none_or(|last| last.elapsed() >= SILENCE_LOOK);
             if due && self.started.elapsed() >= SILENCE_GRACE {
                 self.silence_looked = Some(Instant::now());

@@ -1,5 +1,5 @@
 //! The table `SecurityAlert`, with the columns of Azure Monitor's table of that name and those its schema reference
-//! calls deprecated.
+//! calls deprecated. Beside them stands `Stored`, when this hub got the alert; only retention asks for it.
 
 use jiff::Timestamp;
 use rusqlite::params_from_iter;
@@ -11,6 +11,9 @@ use super::{Store, StoreError, moment};
 
 /// An alert under the published column names.
 pub type Alert = Map<String, Value>;
+
+/// The column that is not published.
+const STORED: &str = "Stored";
 
 impl Store {
     /// Shows every alert, of one device or of all, oldest first, until `visit` returns `false`.
@@ -27,7 +30,7 @@ impl Store {
             let mut rows = statement.query(params_from_iter(device))?;
             while let Some(row) = rows.next()? {
                 let mut alert = Alert::new();
-                for (n, name) in names.iter().enumerate() {
+                for (n, name) in names.iter().enumerate().filter(|(_, name)| *name != STORED) {
                     alert.insert(name.clone(), json(name, row.get_ref(n)?));
                 }
                 if !visit(alert) {
@@ -60,13 +63,14 @@ impl Store {
     /// # Errors
     ///
     /// When SQLite cannot write; then none is kept.
-    pub fn write_alerts(&mut self, alerts: &[Alert]) -> Result<Vec<bool>, StoreError> {
+    pub fn write_alerts(&mut self, now: Timestamp, alerts: &[Alert]) -> Result<Vec<bool>, StoreError> {
         self.change("write to", |to| {
             let write = |alert: &Alert| {
-                let columns: Vec<&str> = alert.keys().map(String::as_str).collect();
+                let columns: Vec<&str> = alert.keys().map(String::as_str).chain([STORED]).collect();
+                let values = alert.values().map(sql_value).chain([SqlValue::Text(moment(now))]);
                 let places = vec!["?"; columns.len()].join(", ");
                 let sql = format!("INSERT OR IGNORE INTO SecurityAlert ({}) VALUES ({places})", columns.join(", "));
-                let new = to.prepare_cached(&sql)?.execute(params_from_iter(alert.values().map(sql_value)))?;
+                let new = to.prepare_cached(&sql)?.execute(params_from_iter(values))?;
                 Ok(new == 1)
             };
             alerts.iter().map(write).collect()
@@ -82,7 +86,7 @@ impl Store {
     pub fn check_alert(&self, object: Alert) -> Result<Alert, String> {
         let statement = self.db.prepare_cached("SELECT * FROM SecurityAlert");
         let statement = statement.map_err(|error| error.to_string())?;
-        let known: Vec<&str> = statement.column_names().collect();
+        let known: Vec<&str> = statement.column_names().filter(|name| *name != STORED).collect();
         let mut alert = Alert::new();
         for (name, value) in object {
             // Columns a log workspace adds for its bill.

@@ -64,9 +64,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
         VendorName TEXT NOT NULL DEFAULT '',
         VendorOriginalId TEXT NOT NULL DEFAULT '',
         WorkspaceResourceGroup TEXT NOT NULL DEFAULT '',
-        WorkspaceSubscriptionId TEXT NOT NULL DEFAULT ''
+        WorkspaceSubscriptionId TEXT NOT NULL DEFAULT '',
+        Stored TEXT NOT NULL
     ) STRICT;
     CREATE INDEX AlertTime ON SecurityAlert (TimeGenerated);
+    CREATE INDEX AlertStored ON SecurityAlert (Stored);
     CREATE INDEX AlertOfDevice ON SecurityAlert (CompromisedEntity, EndTime);
     CREATE INDEX LoginsOfAddress ON SecurityIoTRawEvent (
         DeviceId,

@@ -66,13 +66,21 @@ impl Store {
         let mut deleted = Deleted::default();
         if too_large {
             deleted = self.delete_batch(None)?;
-        } else if let Some(cutoff) = &cutoff {
-            deleted = self.delete_batch(Some(cutoff))?;
+        } else if let Some(cutoff) = cutoff.filter(|cutoff| self.holds_older(cutoff)) {
+            deleted = self.delete_batch(Some(&cutoff))?;
         }
         if deleted.rows > 0 || deleted.alerts > 0 {
             self.give_back()?;
         }
         Ok(deleted)
+    }
+
+    /// Whether the oldest row or alert is older. This is asked every second.
+    fn holds_older(&self, than: &str) -> bool {
+        let sql = "SELECT ?1 > (SELECT TimeGenerated FROM SecurityIoTRawEvent ORDER BY rowid LIMIT 1)
+            OR ?1 > (SELECT MIN(Stored) FROM SecurityAlert)";
+        let found = self.db.prepare_cached(sql).and_then(|mut find| find.query_row([than], |row| row.get(0)));
+        matches!(found, Ok(Some(true)))
     }
 
     /// The oldest rows, only those stored before a moment or any.
@@ -89,7 +97,7 @@ impl Store {
             let oldest_row = "SELECT TimeGenerated FROM SecurityIoTRawEvent ORDER BY rowid LIMIT 1";
             let alerts_sql = format!(
                 "DELETE FROM SecurityAlert WHERE rowid IN (SELECT rowid FROM SecurityAlert
-                    WHERE TimeGenerated < COALESCE(?1, ({oldest_row}), '') ORDER BY TimeGenerated LIMIT ?2)"
+                    WHERE Stored < COALESCE(?1, ({oldest_row}), '') ORDER BY Stored LIMIT ?2)"
             );
             let alerts = to.prepare_cached(&alerts_sql)?.execute(params![before, BATCH_ROWS])?;
             if before.is_none() {

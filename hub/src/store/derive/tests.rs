@@ -1,9 +1,11 @@
 use serde_json::{Value, json};
 
-use super::*;
+use jiff::{SignedDuration, Timestamp};
+
 use crate::schema;
 use crate::store::Entry;
 use crate::store::alert::Alert;
+use crate::store::{Store, moment};
 
 const START: &str = "2026-11-24T05:00:00Z";
 
@@ -179,11 +181,11 @@ fn the_alerts_of_a_set_of_logins_do_not_depend_on_their_order() {
 fn a_snapshot_is_compared_when_it_has_settled() {
     let mut fixture = Fixture::new();
     fixture.event("LocalUsers", 0, &[user("root", "root"), user("pi", "pi"), user("old", "old")]);
-    assert_eq!(fixture.store.settle_snapshots(at(0), true).unwrap(), 0);
+    assert_eq!(fixture.store.settle_all_snapshots(at(0)).unwrap(), 0);
     fixture.event("LocalUsers", 100, &[user("root", "root"), user("pi", "pi;sudo")]);
-    assert_eq!(fixture.store.settle_snapshots(at(4), false).unwrap(), 0, "more of it may come");
-    assert_eq!(fixture.store.settle_snapshots(at(5), false).unwrap(), 2);
-    assert_eq!(fixture.store.settle_snapshots(at(9), true).unwrap(), 0);
+    assert_eq!(fixture.store.settle_snapshots(at(4)).unwrap(), 0, "more of it may come");
+    assert_eq!(fixture.store.settle_snapshots(at(5)).unwrap(), 2);
+    assert_eq!(fixture.store.settle_all_snapshots(at(9)).unwrap(), 0);
     let alerts = fixture.alerts();
     assert_eq!(names(&alerts), ["Local user added to one or more groups", "Local user deletion detected"]);
     assert_eq!(
@@ -197,9 +199,9 @@ fn a_part_of_a_snapshot_that_comes_late_withdraws_what_it_disproves() {
     let mut fixture = Fixture::new();
     fixture.event("LocalUsers", 0, &[user("root", "root"), user("pi", "pi")]);
     fixture.event("LocalUsers", 100, &[user("root", "root")]);
-    assert_eq!(fixture.store.settle_snapshots(at(9), true).unwrap(), 1);
+    assert_eq!(fixture.store.settle_all_snapshots(at(9)).unwrap(), 1);
     fixture.event("LocalUsers", 100, &[user("pi", "pi;sudo")]);
-    assert_eq!(fixture.store.settle_snapshots(at(9), true).unwrap(), 1);
+    assert_eq!(fixture.store.settle_all_snapshots(at(9)).unwrap(), 1);
     let alerts = fixture.alerts();
     assert_eq!(names(&alerts), ["Local user added to one or more groups", "Local user deletion detected"]);
     let gone = alerts.iter().find(|alert| alert["AlertName"] == "Local user deletion detected").unwrap();
@@ -212,9 +214,9 @@ fn a_snapshot_between_two_others_moves_the_change_to_where_it_was() {
     let mut fixture = Fixture::new();
     fixture.event("LocalUsers", 0, &[user("pi", "pi")]);
     fixture.event("LocalUsers", 200, &[user("pi", "pi;sudo")]);
-    fixture.store.settle_snapshots(at(9), true).unwrap();
+    fixture.store.settle_all_snapshots(at(9)).unwrap();
     fixture.event("LocalUsers", 100, &[user("pi", "pi;sudo")]);
-    fixture.store.settle_snapshots(at(9), true).unwrap();
+    fixture.store.settle_all_snapshots(at(9)).unwrap();
     let alerts = fixture.alerts();
     let new: Vec<_> = alerts.iter().filter(|alert| alert["Status"] == "New").collect();
     assert_eq!((alerts.len(), new.len()), (2, 1));
@@ -231,10 +233,42 @@ fn a_snapshot_that_waits_is_compared_in_the_next_life() {
     // No destructor runs, as with kill -9.
     std::mem::forget(store);
     let mut store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.settle_snapshots(at(60), false).unwrap(), 1);
+    assert_eq!(store.settle_snapshots(at(60)).unwrap(), 1);
     store.write("r", at(61), &[after]).unwrap();
-    assert_eq!(store.settle_snapshots(at(120), true).unwrap(), 0, "known rows start nothing");
+    assert_eq!(store.settle_all_snapshots(at(120)).unwrap(), 0, "known rows start nothing");
     assert_eq!(store.alerts(Some("press-17")).unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_a_device_may_say_keeps_a_row_out() {
+    let mut fixture = Fixture::new();
+    // What SQLite's JSON functions read must be what the schema let through.
+    for text in ["\u{0}", "\u{1b}[2J", "\u{7f}\u{80}\u{10ffff}", "\\\"'--", "$.Result", "{\"a\":[", ""] {
+        let mut item = login("Fail", text, Some("::ffff:192.0.2.9"));
+        item["ExtraDetails"] = json!({text: text});
+        fixture.event("Login", 0, &[item]);
+        fixture.event("LocalUsers", 60, &[user(text, text)]);
+    }
+    fixture.event("LocalUsers", 120, &[]);
+    fixture.store.settle_all_snapshots(at(0)).unwrap();
+    let rows = fixture.store.counts().unwrap();
+    assert_eq!(rows.iter().map(|count| count.rows).sum::<u64>(), 15);
+    let alerts = fixture.alerts();
+    assert!(alerts.iter().any(|alert| alert["AlertType"] == "IoT_Bruteforce_Fail"));
+    assert!(alerts.iter().all(|alert| !alert["Description"].as_str().unwrap().contains(char::is_control)));
+}
+
+#[test]
+fn a_flood_of_snapshots_is_settled_turn_by_turn() {
+    let mut fixture = Fixture::new();
+    let entries: Vec<Entry> =
+        (0..250).map(|n: u32| entry("press-17", n, "LocalUsers", at(n.into()), &[user(&n.to_string(), "g")])).collect();
+    fixture.store.write("r", at(0), &entries).unwrap();
+    let mut turns = 0;
+    while fixture.store.settle_snapshots(at(60)).unwrap() > 0 {
+        turns += 1;
+    }
+    assert_eq!((turns, fixture.alerts().len()), (3, 2 * 249));
 }
 
 #[test]
