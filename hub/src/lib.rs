@@ -7,8 +7,10 @@
 //!
 //! A device's message is acknowledged when its rows are on disk, and not before.
 
+pub mod alerts;
 pub mod broker;
 pub mod demo;
+pub mod import;
 pub mod ingest;
 pub mod kql;
 pub mod query;
@@ -16,3 +18,4 @@ pub mod rows;
 pub mod schema;
 pub mod serve;
 pub mod store;
+mod upkeep;

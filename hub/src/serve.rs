@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::broker::{Broker, Listen};
 use crate::ingest::{self, Topic};
 use crate::store::Store;
+use crate::store::retention::Keep;
 
 /// What `serve` needs to know.
 #[derive(Clone, Debug)]
@@ -21,6 +22,10 @@ pub struct Settings {
     pub state: PathBuf,
     /// Template of the devices' topics.
     pub topic: String,
+    /// The file of the store, when it is not the one in the state directory.
+    pub db: Option<PathBuf>,
+    /// How long rows stay.
+    pub keep: Keep,
 }
 
 /// Serves until SIGTERM or SIGINT. When devices can connect it writes one line to `ready`, `listening URL`.
@@ -33,9 +38,15 @@ pub async fn run(settings: &Settings, ready: &mut impl Write) -> Result<(), Stri
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("cannot watch SIGTERM: {error}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("cannot watch SIGINT: {error}"))?;
     let topic = Topic::new(&settings.topic)?;
-    let store = Store::open(&settings.state).map_err(|error| error.to_string())?;
+    let store = match &settings.db {
+        Some(file) => Store::open_file(file),
+        None => Store::open(&settings.state),
+    };
+    let mut store = store.map_err(|error| error.to_string())?;
+    store.keep(settings.keep);
     let (ingest, closed) = ingest::start(store, &settings.hub, topic)
         .map_err(|error| format!("cannot start the thread of the store: {error}"))?;
+    tokio::spawn(ingest.tick());
     let broker = Broker::bind(&settings.listen, ingest).await?;
     let scheme = if settings.listen.tls.is_some() { "mqtts" } else { "mqtt" };
     let url = format!("{scheme}://{}", broker.address());
@@ -55,7 +66,8 @@ pub async fn run(settings: &Settings, ready: &mut impl Write) -> Result<(), Stri
             "devices are not asked who they are: whoever reaches this address can write as any of them"
         );
     }
-    tracing::info!(url, state = %settings.state.display(), hub = settings.hub, "serving");
+    let place = settings.db.as_ref().unwrap_or(&settings.state).display();
+    tracing::info!(url, store = %place, hub = settings.hub, "serving");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -20,7 +20,7 @@ fn message(id: &str, ports: &[&str]) -> Vec<u8> {
 
 fn entry(device: &str, payload: Vec<u8>) -> Entry {
     let verdict = schema::parse(&payload).map(|message| (device.to_owned(), message));
-    Entry { topic: format!("edgewarden/{device}/security"), payload, verdict }
+    Entry { topic: format!("edgewarden/{device}/security"), payload, speaker: Some(device.to_owned()), verdict }
 }
 
 fn write(store: &mut Store, entry: Entry) -> Outcome {
@@ -79,7 +79,7 @@ fn other_content_under_a_known_id_is_kept_apart_and_changes_nothing() {
     let mut store = Store::open(dir.path()).unwrap();
     write(&mut store, entry("a", message(ID, &["22", "80"])));
     let outcome = write(&mut store, entry("a", message(ID, &["22", "81", "82"])));
-    assert_eq!(outcome, Outcome { stored: 1, known: 1, conflicts: 1, refused: true });
+    assert_eq!(outcome, Outcome { stored: 1, known: 1, conflicts: 1, refused: true, alerts: 0 });
     let details: Vec<_> = store.rows(Filter::default()).unwrap().into_iter().map(|row| row.event_details).collect();
     assert!(details[1].contains(r#""LocalPort":"80""#), "{details:?}");
     let refused = store.refused().unwrap();

@@ -1,0 +1,179 @@
+//! Asks the store what a rule needs to know, and keeps what it decides.
+//!
+//! An alert is written in the transaction of the row that completes it, under an id made of its facts: a crash loses
+//! neither and a second delivery adds neither. Rows may come in any order: a decision looks at the times in the rows,
+//! and a login that comes late makes the logins behind it be judged again. So the alerts of a set of rows do not depend
+//! on the order they came in.
+//!
+//! The work a row makes is bounded: a login reads at most 5 rows, a late one besides that 12 rows and 5 for each. What
+//! lists of accounts lead to is decided later, see `store::settle`.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Transaction, params};
+use serde::Deserialize;
+
+use super::moment;
+use crate::alerts::logins::{FAILURES, Login, LoginItem, WINDOW};
+use crate::alerts::miners::{Process, ProcessItem};
+use crate::alerts::{self, Decide, Finding, RULES, Rule};
+use crate::schema::Event;
+
+/// Where a rule's findings about one device go.
+pub(super) struct Deriver<'a> {
+    pub to: &'a Transaction<'a>,
+    pub resource_id: &'a str,
+    /// As [`moment`] writes it.
+    pub now: &'a str,
+    pub device: &'a str,
+}
+
+impl Deriver<'_> {
+    /// The alerts a new row leads to: how many are new.
+    pub fn row(&self, event: &Event, item: &str) -> rusqlite::Result<usize> {
+        // The moment as the store has it, so that a row is judged the same when it is read again.
+        let at = Timestamp::from_microsecond(event.at.as_microsecond()).unwrap_or(event.at);
+        match event.name {
+            "Login" => self.login(at, item),
+            "ProcessCreate" => self.process(at, item),
+            _ => Ok(0),
+        }
+    }
+
+    /// What an event with new rows leads to besides.
+    pub fn event(&self, event: &Event) -> rusqlite::Result<()> {
+        if event.name != "LocalUsers" {
+            return Ok(());
+        }
+        self.to
+            .prepare_cached(
+                "INSERT INTO PendingSnapshot (DeviceId, TimeStamp, ResourceId, Received) VALUES (?, ?, ?, ?)
+                 ON CONFLICT (DeviceId, TimeStamp) DO UPDATE SET Received = excluded.Received",
+            )?
+            .execute(params![self.device, moment(event.at), self.resource_id, self.now])?;
+        Ok(())
+    }
+
+    fn process(&self, at: Timestamp, item: &str) -> rusqlite::Result<usize> {
+        let Some(item) = read::<ProcessItem>(item) else { return Ok(0) };
+        let process = Process { at, item };
+        self.keep_all(|decide| match decide {
+            Decide::Process(decide) => decide(&process),
+            _ => None,
+        })
+    }
+
+    fn login(&self, at: Timestamp, item: &str) -> rusqlite::Result<usize> {
+        let Some(item) = read::<LoginItem>(item) else { return Ok(0) };
+        let mut new = 0;
+        if let Some(address) = item.remote_address.as_deref().filter(|_| !item.succeeded()) {
+            for (at, item) in self.later_logins(address, at)? {
+                new += self.judge_login(at, item)?;
+            }
+        }
+        Ok(new + self.judge_login(at, item)?)
+    }
+
+    fn judge_login(&self, at: Timestamp, item: LoginItem) -> rusqlite::Result<usize> {
+        let failures = match &item.remote_address {
+            Some(address) => self.failures(address, at)?,
+            None => Vec::new(),
+        };
+        let login = Login { at, item, failures };
+        self.keep_all(|decide| match decide {
+            Decide::Login(decide) => decide(&login),
+            _ => None,
+        })
+    }
+
+    fn failures(&self, address: &str, up_to: Timestamp) -> rusqlite::Result<Vec<Timestamp>> {
+        let sql = "SELECT TimeStamp FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
+            WHERE RawEventName = 'Login' AND DeviceId = ? AND json_extract(EventDetails, '$.RemoteAddress') = ?
+            AND json_extract(EventDetails, '$.Result') = 'Fail' AND TimeStamp BETWEEN ? AND ?
+            ORDER BY TimeStamp DESC LIMIT ?";
+        let from = moment(up_to.saturating_sub(WINDOW).unwrap_or(Timestamp::MIN));
+        let mut statement = self.to.prepare_cached(sql)?;
+        let rows = statement
+            .query_map(params![self.device, address, from, moment(up_to), sql_limit(FAILURES)], |row| {
+                row.get::<_, String>(0)
+            })?;
+        rows.filter_map(|text| text.map(|text| text.parse().ok()).transpose()).collect()
+    }
+
+    /// The logins whose judgement a failure at this moment can change: the next failures, and the successes, within
+    /// the window.
+    fn later_logins(&self, address: &str, at: Timestamp) -> rusqlite::Result<Vec<(Timestamp, LoginItem)>> {
+        const SUCCESSES: usize = 8;
+        let sql = "SELECT TimeStamp, EventDetails FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
+            WHERE RawEventName = 'Login' AND DeviceId = ? AND json_extract(EventDetails, '$.RemoteAddress') = ?
+            AND json_extract(EventDetails, '$.Result') = ? AND TimeStamp BETWEEN ? AND ?
+            ORDER BY TimeStamp LIMIT ?";
+        let until = moment(at.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
+        let just_after = moment(at.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX));
+        let mut statement = self.to.prepare_cached(sql)?;
+        let mut found = Vec::new();
+        // A log may tell whole seconds, so a success of the same moment counts as later.
+        for (result, from, limit) in [("Fail", just_after, FAILURES - 1), ("Success", moment(at), SUCCESSES)] {
+            let mut rows = statement.query(params![self.device, address, result, from, until, sql_limit(limit)])?;
+            while let Some(row) = rows.next()? {
+                let (at, details): (String, String) = (row.get(0)?, row.get(1)?);
+                found.extend(at.parse().ok().zip(read::<LoginItem>(&details)));
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn keep_all(&self, judge: impl Fn(Decide) -> Option<Finding>) -> rusqlite::Result<usize> {
+        let mut new = 0;
+        for rule in RULES {
+            if let Some(finding) = judge(rule.decide) {
+                new += self.keep(rule, &finding)?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Writes an alert that is new, or was dismissed and is true after all.
+    pub fn keep(&self, rule: &Rule, finding: &Finding) -> rusqlite::Result<usize> {
+        let id = alerts::id(rule, self.device, finding).to_string();
+        self.to
+            .prepare_cached(
+                "INSERT INTO SecurityAlert (TimeGenerated, AlertName, AlertSeverity, AlertType, CompromisedEntity,
+                    Description, DisplayName, EndTime, ExtendedProperties, ProcessingEndTime, ProductName, ProviderName,
+                    RemediationSteps, ResourceId, SourceSystem, StartTime, Status, SystemAlertId, Tactics, Techniques,
+                    VendorName, VendorOriginalId, Stored)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?2, ?7, ?8, ?1, 'edgewarden-hub', 'edgewarden-hub', ?9, ?10,
+                    'Detection', ?11, 'New', ?12, ?13, ?14, 'Edgewarden', ?12, ?1)
+                 ON CONFLICT (SystemAlertId) DO UPDATE SET Status = 'New', Description = excluded.Description
+                    WHERE Status = 'Dismissed'",
+            )?
+            .execute(params![
+                self.now,
+                rule.name,
+                rule.severity.name(),
+                rule.alert_type,
+                self.device,
+                format!("{} {}", rule.description, finding.sentence),
+                moment(finding.to),
+                alerts::properties(self.device, finding),
+                rule.remediation,
+                self.resource_id,
+                moment(finding.from),
+                id,
+                rule.tactics,
+                rule.techniques,
+            ])
+    }
+}
+
+/// SQLite's numbers are `i64`.
+pub(super) fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// The schema has been checked, so what cannot be read is of no interest.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    serde_json::from_str(text).ok()
+}
+
+#[cfg(test)]
+mod tests;
