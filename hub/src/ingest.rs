@@ -8,6 +8,7 @@ use std::thread;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::devices::MAX_DEVICE_BYTES;
 use crate::schema;
 use crate::store::{Entry, Outcome, Store, StoreError};
 
@@ -48,7 +49,6 @@ impl Topic {
     ///
     /// A sentence, when the topic is not of this form or the device's level is no usable id.
     pub fn device<'a>(&self, topic: &'a str) -> Result<&'a str, String> {
-        const MAX_DEVICE_BYTES: usize = 128;
         let levels: Vec<&str> = topic.split('/').collect();
         let fits = levels.len() == self.levels.len()
             && (0..levels.len()).all(|n| n == self.device_at || levels[n] == self.levels[n]);
@@ -60,6 +60,13 @@ impl Topic {
             return Err(format!("topic: a device id has 1 to {MAX_DEVICE_BYTES} bytes and no control characters"));
         }
         Ok(device)
+    }
+
+    /// Whether every topic a filter can match is one of this device's: the same up to the device's level.
+    pub fn is_below(&self, device: &str, filter: &str) -> bool {
+        let mut levels = filter.split('/');
+        let mut own = self.levels[..self.device_at].iter().map(String::as_str).chain([device]);
+        own.all(|level| levels.next() == Some(level)) && levels.next().is_some()
     }
 }
 
@@ -182,6 +189,20 @@ mod tests {
             assert!(topic.device(wrong).unwrap_err().starts_with("topic: "), "{wrong:?}");
         }
         assert!(topic.device(&format!("edgewarden/{}/security", "x".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_filter_is_a_devices_own_when_it_can_match_no_other() {
+        let topic = Topic::new("edgewarden/{deviceId}/security").unwrap();
+        for own in ["edgewarden/a/twin/desired", "edgewarden/a/#", "edgewarden/a/+/x"] {
+            assert!(topic.is_below("a", own), "{own}");
+        }
+        for foreign in ["#", "+/a/#", "edgewarden/+/twin", "edgewarden/b/twin", "edgewarden/a", "edgewarden/ab/x"] {
+            assert!(!topic.is_below("a", foreign), "{foreign}");
+        }
+        for foreign in ["$SYS/#", "$share/g/edgewarden/a/twin", "", "/edgewarden/a/twin"] {
+            assert!(!topic.is_below("a", foreign), "{foreign}");
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@
 
 pub mod broker;
 pub mod demo;
+pub mod devices;
 pub mod ingest;
 pub mod rows;
 pub mod schema;
+mod secret;
 pub mod serve;
 pub mod store;

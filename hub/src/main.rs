@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use edgewarden_hub::broker::Listen;
+use edgewarden_hub::broker::{Listen, tls};
 use edgewarden_hub::demo;
+use edgewarden_hub::devices::command::DeviceArgs;
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Take messages over MQTT and store them; acknowledged is what is on disk.
     Serve(ServeArgs),
+    /// Say which devices may log in with a password.
+    Device(DeviceArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
     /// Show hub and agent at work on this machine: real activity, and the rows it leads to. Needs no root.
@@ -50,6 +53,18 @@ struct ServeArgs {
     /// PEM file of the certificate's private key.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// PEM file of the authorities that vouch for devices: a certificate's common name is the device id.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+    /// PEM file of the certificates these authorities have taken back.
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    client_crl: Option<PathBuf>,
+    /// Devices that log in with a password, as `device add` writes them; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    devices: Option<PathBuf>,
+    /// How many devices may be connected at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    max_connections: usize,
     /// Topic the devices publish to; {deviceId} is one level of it.
     #[arg(long, value_name = "TOPIC", default_value = "edgewarden/{deviceId}/security")]
     topic: String,
@@ -101,6 +116,7 @@ fn main() -> ExitCode {
     tracing_subscriber::registry().with(lines).with(levels).init();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
+        Command::Device(args) => args.run(&mut io::stdout()),
         Command::Rows(args) => print_rows(args),
         Command::Demo(args) => demo(args),
     };
@@ -115,7 +131,9 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(args: ServeArgs) -> Result<(), String> {
-    let listen = Listen { address: args.listen, tls: args.tls_cert.zip(args.tls_key) };
+    let (client_ca, client_crl) = (args.client_ca, args.client_crl);
+    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| tls::Files { cert, key, client_ca, client_crl });
+    let listen = Listen { address: args.listen, tls, devices: args.devices, max_connections: args.max_connections };
     let settings = serve::Settings { hub: args.hub, listen, state: args.state.dir(), topic: args.topic };
     serve::run(&settings, &mut io::stdout()).await
 }

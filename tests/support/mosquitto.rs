@@ -287,6 +287,18 @@ impl Authority {
         Authority { dir }
     }
 
+    /// Makes `NAME.pem` and `NAME.key` for a device of this name, signed by the authority.
+    pub fn client(&self, name: &str) {
+        let dir = self.dir.path();
+        std::fs::write(dir.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+        let (subject, key, request) = (format!("/CN={name}"), format!("{name}.key"), format!("{name}.csr"));
+        let certificate = format!("{name}.pem");
+        let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", &subject];
+        openssl(dir, &[&new[..], &["-keyout", &key, "-out", &request]].concat());
+        let sign = ["x509", "-req", "-days", "2", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        openssl(dir, &[&sign[..], &["-in", &request, "-extfile", "client.ext", "-out", &certificate]].concat());
+    }
+
     /// One of its files: `ca.pem`, `server.pem`, `server.key`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
