@@ -37,7 +37,7 @@ use tokio::task::JoinSet;
 use crate::devices::Devices;
 use crate::ingest::{Ingest, Topic};
 use access::Access;
-use gate::Gate;
+use gate::{Gate, Shown};
 use lobby::{Lobby, Seldom, Ticket};
 use tls::Tls;
 
@@ -129,6 +129,14 @@ struct Shared {
     broken: Seldom,
 }
 
+impl Shared {
+    fn tell_broken(&self, peer: SocketAddr, why: &dyn std::fmt::Display) {
+        if let Some(more) = self.broken.now() {
+            tracing::warn!(%peer, more, "TLS handshake failed: {why}");
+        }
+    }
+}
+
 /// Steers a broker from outside.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
@@ -140,7 +148,8 @@ impl Handle {
         drop(self.0.stopping.send(()));
     }
 
-    /// Reads the TLS files again, for the connections from now on.
+    /// Reads the TLS files again, for the connections from now on. Who showed a certificate has to do so again: its
+    /// connection ends with its next message.
     ///
     /// # Errors
     ///
@@ -243,21 +252,18 @@ async fn speak(shared: &Arc<Shared>, number: u64, socket: TcpStream, peer: Socke
     drop(socket.set_nodelay(true));
     let (transport, certificate) = match &shared.tls {
         None => (BrokerTransport::tcp(socket), None),
-        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
-            Ok(Ok(stream)) => {
-                let certificate = tls::common_name(&stream);
-                (BrokerTransport::tls(TlsStreamWrapper::new(stream)), certificate)
-            }
-            failed => {
-                let why = failed.map_or("it took too long".to_owned(), |error| {
-                    error.map_or_else(|e| e.to_string(), |_| String::new())
-                });
-                if let Some(more) = shared.broken.now() {
-                    tracing::warn!(%peer, more, "TLS handshake failed: {why}");
+        Some(tls) => {
+            // Counted before the handshake, so that files read again in the middle of it count as newer.
+            let reloads = tls.reloads();
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+                Ok(Ok(stream)) => {
+                    let certificate = tls::common_name(&stream).map(|name| Shown { name, reloads });
+                    (BrokerTransport::tls(TlsStreamWrapper::new(stream)), certificate)
                 }
-                return;
+                Ok(Err(error)) => return shared.tell_broken(peer, &error),
+                Err(_) => return shared.tell_broken(peer, &"it took too long"),
             }
-        },
+        }
     };
     let gate = Arc::new(Gate::new(shared.clone(), number, certificate));
     let config = BrokerConfig { event_handler: Some(gate.clone()), ..shared.config.clone() };

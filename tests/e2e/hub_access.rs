@@ -200,6 +200,38 @@ fn a_client_certificate_says_who_the_device_is() {
 }
 
 #[test]
+fn a_certificate_that_is_taken_back_is_of_no_more_use() {
+    let authority = Authority::new();
+    authority.client("press-67");
+    authority.revoke(None);
+    let files = [("--client-ca", authority.path("ca.pem")), ("--client-crl", authority.path("crl.pem"))];
+    let mut hub = hub(&authority, &files.each_ref().map(|(flag, file)| (*flag, file.as_path())));
+    hub.listen(0);
+    let mut agent = Agent::new("press-67", json!({}));
+    agent.twin["connection"] = json!({
+        "url": format!("mqtts://127.0.0.1:{}", hub.port),
+        "caFile": authority.path("ca.pem"),
+        "certFile": authority.path("press-67.pem"),
+        "keyFile": authority.path("press-67.key"),
+    });
+    agent.start();
+    agent.wait_collecting();
+    agent.fail_logins(30_000..30_005);
+    wait_ports("the logins", 30_000..30_005, || hub.arrivals());
+    // Files read again cost a device with a good certificate no more than a new connection.
+    hub.signal(Signal::SIGHUP);
+    wait::until_true("the files to be read", || hub.log().contains("the TLS files are read again"));
+    agent.fail_logins(30_005..30_010);
+    wait_ports("the logins after it", 30_000..30_010, || hub.arrivals());
+    authority.revoke(Some("press-67"));
+    hub.signal(Signal::SIGHUP);
+    wait::until_true("the files to be read", || hub.log().matches("the TLS files are read again").count() == 2);
+    agent.fail_logins(30_010..30_015);
+    agent.wait_status("the refusal", trouble("ertificate"));
+    assert_each_once(30_000..30_010, &hub.arrivals());
+}
+
+#[test]
 fn sighup_takes_a_new_certificate_and_a_broken_one_changes_nothing() {
     let (authority, next) = (Authority::new(), Authority::new());
     let devices = authority.path("devices");

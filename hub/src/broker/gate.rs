@@ -16,18 +16,27 @@ use mqtt5::protocol::v5::reason_codes::ReasonCode;
 use super::Shared;
 use super::access::{Identity, Refusal};
 use super::lobby::Seat;
+use super::tls::Tls;
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The largest will that is kept, for as long as its connection stands; an agent's has a few hundred bytes.
 const MAX_WILL_BYTES: usize = 16 * 1024;
 
+/// A certificate that a device showed.
+pub(super) struct Shown {
+    /// Whose it is, or why that cannot be told.
+    pub(super) name: Result<String, String>,
+    /// How often the TLS files had been read again when it was checked.
+    pub(super) reloads: u64,
+}
+
 /// One connection's gate.
 pub(super) struct Gate {
     shared: Arc<Shared>,
     /// Its place in the lobby.
     number: u64,
-    certificate: Option<Result<String, String>>,
+    certificate: Option<Shown>,
     admitted: OnceLock<Admitted>,
     /// Set when the broker is about to publish the will by itself, which it must not.
     is_over: AtomicBool,
@@ -42,12 +51,13 @@ struct Admitted {
 }
 
 impl Gate {
-    pub(super) fn new(shared: Arc<Shared>, number: u64, certificate: Option<Result<String, String>>) -> Gate {
+    pub(super) fn new(shared: Arc<Shared>, number: u64, certificate: Option<Shown>) -> Gate {
         Gate { shared, number, certificate, admitted: OnceLock::new(), is_over: AtomicBool::new(false) }
     }
 
     fn admit(&self, connect: &ConnectPacket) -> Result<(), Refusal> {
-        let identity = self.shared.access.identify(connect, self.certificate.clone())?;
+        let identity =
+            self.shared.access.identify(connect, self.certificate.as_ref().map(|shown| shown.name.clone()))?;
         let Some(seat) = self.shared.lobby.seat(&connect.client_id) else {
             let why = format!("{} comes, and --max-connections is reached", connect.client_id);
             return Err(Refusal { code: ReasonCode::ServerUnavailable, why });
@@ -67,13 +77,22 @@ impl Gate {
         PublishAction::Transform(PublishPacket::new("edgewarden-hub/not-stored", Vec::new(), QoS::AtMostOnce))
     }
 
+    /// Whether what vouched for the device when it connected still counts: an authority may be gone, a certificate
+    /// taken back.
+    fn is_certificate_current(&self) -> bool {
+        let reloads = self.shared.tls.as_ref().map_or(0, Tls::reloads);
+        self.certificate.as_ref().is_none_or(|shown| shown.reloads == reloads)
+    }
+
     /// Why this connection may not have this stored.
     fn objection(&self, topic: &str) -> Option<String> {
         let Some(Admitted { identity, .. }) = self.admitted.get() else {
             return Some("a message before the CONNECT".to_owned());
         };
         let device = identity.device().unwrap_or_default();
-        if !self.shared.access.still_holds(identity) {
+        if !self.is_certificate_current() {
+            Some(format!("{device} has to show its certificate again, because the TLS files were read again"))
+        } else if !self.shared.access.still_holds(identity) {
             Some(format!("the password of {device} was taken back; its connection ends"))
         } else if !self.shared.access.may_publish(identity, topic) {
             Some(format!("{device} may not publish to {topic:?}; its connection ends"))

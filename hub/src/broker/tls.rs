@@ -3,7 +3,8 @@
 //! A device's id is the common name of its certificate's subject, the same that `{certCN}` gives the agent. Names and
 //! addresses among the alternative names are not looked at: they say how to reach a server, not who a device is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::ring;
@@ -38,20 +39,28 @@ pub(super) struct Tls {
     /// Whether a device without a certificate is turned away in the handshake, because it has no other way in.
     must_have_certificate: bool,
     current: Mutex<Arc<ServerConfig>>,
+    /// How often the files were read again.
+    reloads: AtomicU64,
 }
 
 impl Tls {
     /// Reads the files.
     pub(super) fn load(files: &Files, must_have_certificate: bool) -> Result<Tls, String> {
         let current = Mutex::new(Arc::new(server_config(files, must_have_certificate)?));
-        Ok(Tls { files: files.clone(), must_have_certificate, current })
+        Ok(Tls { files: files.clone(), must_have_certificate, current, reloads: AtomicU64::new(0) })
     }
 
     /// Reads the files again, for the connections from now on. What cannot be used changes nothing.
     pub(super) fn reload(&self) -> Result<(), String> {
         let config = server_config(&self.files, self.must_have_certificate)?;
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reloads.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How often the files were read again. A certificate that was checked at another count has to be checked again.
+    pub(super) fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::Relaxed)
     }
 
     pub(super) async fn accept(&self, socket: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
@@ -103,7 +112,7 @@ fn server_config(files: &Files, must_have_certificate: bool) -> Result<ServerCon
     Ok(config)
 }
 
-fn certificates(what: &str, file: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(what: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = secret::read_public(what, file)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
