@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use crate::devices::MAX_DEVICE_BYTES;
 use crate::schema;
 use crate::store::{Entry, Outcome, Store, StoreError};
 use crate::upkeep::Upkeep;
@@ -62,6 +63,13 @@ impl Topic {
         usable_device(device).map_err(|reason| format!("topic: {reason}"))?;
         Ok(device)
     }
+
+    /// Whether every topic a filter can match is one of this device's: the same up to the device's level.
+    pub fn is_below(&self, device: &str, filter: &str) -> bool {
+        let mut levels = filter.split('/');
+        let mut own = self.levels[..self.device_at].iter().map(String::as_str).chain([device]);
+        own.all(|level| levels.next() == Some(level)) && levels.next().is_some()
+    }
 }
 
 /// Whether a device id can be stored and shown.
@@ -70,7 +78,6 @@ impl Topic {
 ///
 /// A sentence that says what an id is.
 pub fn usable_device(device: &str) -> Result<(), String> {
-    const MAX_DEVICE_BYTES: usize = 128;
     if device.is_empty() || device.len() > MAX_DEVICE_BYTES || device.chars().any(char::is_control) {
         return Err(format!("a device id has 1 to {MAX_DEVICE_BYTES} bytes and no control characters"));
     }
@@ -251,6 +258,20 @@ mod tests {
             assert!(topic.device(wrong).unwrap_err().starts_with("topic: "), "{wrong:?}");
         }
         assert!(topic.device(&format!("edgewarden/{}/security", "x".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_filter_is_a_devices_own_when_it_can_match_no_other() {
+        let topic = Topic::new("edgewarden/{deviceId}/security").unwrap();
+        for own in ["edgewarden/a/twin/desired", "edgewarden/a/#", "edgewarden/a/+/x"] {
+            assert!(topic.is_below("a", own), "{own}");
+        }
+        for foreign in ["#", "+/a/#", "edgewarden/+/twin", "edgewarden/b/twin", "edgewarden/a", "edgewarden/ab/x"] {
+            assert!(!topic.is_below("a", foreign), "{foreign}");
+        }
+        for foreign in ["$SYS/#", "$share/g/edgewarden/a/twin", "", "/edgewarden/a/twin"] {
+            assert!(!topic.is_below("a", foreign), "{foreign}");
+        }
     }
 
     #[test]

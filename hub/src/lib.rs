@@ -10,12 +10,14 @@
 pub mod alerts;
 pub mod broker;
 pub mod demo;
+pub mod devices;
 pub mod import;
 pub mod ingest;
 pub mod kql;
 pub mod query;
 pub mod rows;
 pub mod schema;
+mod secret;
 pub mod serve;
 pub mod store;
 mod upkeep;

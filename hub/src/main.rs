@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use edgewarden_hub::broker::Listen;
+use edgewarden_hub::broker::{Listen, tls};
 use edgewarden_hub::demo;
-use edgewarden_hub::query::{self, Format, QueryError};
+use edgewarden_hub::devices::command::DeviceArgs;
 use edgewarden_hub::import::{self, Table};
+use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Take messages over MQTT and store them; acknowledged is what is on disk.
     Serve(ServeArgs),
+    /// Say which devices may log in with a password.
+    Device(DeviceArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
     /// Ask the store in the Kusto Query Language; docs/kql.md lists what is there of it.
@@ -57,6 +60,18 @@ struct ServeArgs {
     /// PEM file of the certificate's private key.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// PEM file of the authorities that vouch for devices: a certificate's common name is the device id.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+    /// PEM file of the certificates these authorities have taken back.
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    client_crl: Option<PathBuf>,
+    /// Devices that log in with a password, as `device add` writes them; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    devices: Option<PathBuf>,
+    /// How many devices may be connected at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    max_connections: usize,
     /// Topic the devices publish to; {deviceId} is one level of it.
     #[arg(long, value_name = "TOPIC", default_value = "edgewarden/{deviceId}/security")]
     topic: String,
@@ -178,6 +193,7 @@ fn main() -> ExitCode {
     tracing_subscriber::registry().with(lines).with(levels).init();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
+        Command::Device(args) => args.run(&mut io::stdout()),
         Command::Rows(args) => print_rows(args),
         Command::Query(args) => ask(args),
         Command::Import(args) => import_files(args),
@@ -194,7 +210,9 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(args: ServeArgs) -> Result<(), String> {
-    let listen = Listen { address: args.listen, tls: args.tls_cert.zip(args.tls_key) };
+    let (client_ca, client_crl) = (args.client_ca, args.client_crl);
+    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| tls::Files { cert, key, client_ca, client_crl });
+    let listen = Listen { address: args.listen, tls, devices: args.devices, max_connections: args.max_connections };
     let keep = Keep {
         days: Some(args.keep_days).filter(|days| *days > 0),
         bytes: Some(args.keep_bytes).filter(|bytes| *bytes > 0),

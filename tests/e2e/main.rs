@@ -27,6 +27,7 @@ mod wait;
 mod configuration;
 mod crash;
 mod delivery;
+mod hub_access;
 mod hubs;
 mod link;
 mod misbehaviour;

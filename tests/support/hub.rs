@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -18,6 +20,8 @@ pub const NAME: &str = "acceptance-hub";
 pub struct Hub {
     dir: TempDir,
     child: Option<Child>,
+    /// What `serve` is told besides name, address and state.
+    pub arguments: Vec<String>,
     /// Where it listens now.
     pub port: u16,
 }
@@ -39,7 +43,7 @@ impl Hub {
 
     /// A hub that is not there yet.
     pub fn stopped() -> Hub {
-        Hub { dir: TempDir::new().unwrap(), child: None, port: 0 }
+        Hub { dir: TempDir::new().unwrap(), child: None, arguments: Vec::new(), port: 0 }
     }
 
     /// Starts it, again perhaps, with the store it has; 0 is any free port.
@@ -49,6 +53,7 @@ impl Hub {
         let mut child = Command::new(binary())
             .args(["serve", "--hub", NAME, "--listen", &format!("127.0.0.1:{port}"), "--state"])
             .arg(self.dir.path().join("state"))
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -57,8 +62,8 @@ impl Hub {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let ready = lines.find_map(|line| {
             line.unwrap_or_default()
-                .strip_prefix("listening mqtt://127.0.0.1:")
-                .and_then(|port| port.trim().parse().ok())
+                .strip_prefix("listening mqtt")
+                .and_then(|url| url.trim_start_matches('s').strip_prefix("://127.0.0.1:")?.trim().parse().ok())
         });
         self.child = Some(child);
         self.port = ready.unwrap_or_else(|| panic!("the hub ended without listening:\n{}", self.log()));
@@ -97,7 +102,19 @@ impl Hub {
         })
     }
 
-    fn log(&self) -> String {
+    /// A path in the hub's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().expect("the hub was started").id();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
