@@ -66,7 +66,11 @@ fn main() {
     println!("fleet     {devices} devices, {all} messages of {} bytes, {expected} rows", bytes / all);
     println!("broker    {:.0} messages/s acknowledged by mosquitto", all as f64 / acknowledged.as_secs_f64());
     println!("hub       {:.0} rows/s stored, {:.1} s in all", rows / took.as_secs_f64(), took.as_secs_f64());
-    println!("cpu       hub {:.1} us a row, mosquitto {:.1} us a message", cpu_us(&hub) / rows, cpu_us(&broker) / all as f64);
+    println!(
+        "cpu       hub {:.1} us a row, mosquitto {:.1} us a message",
+        cpu_us(&hub) / rows,
+        cpu_us(&broker) / all as f64
+    );
     println!("memory    hub {} kB, mosquitto {} kB at the most (VmHWM)", peak_kb(&hub), peak_kb(&broker));
     println!("disk      {:.0} bytes a row", disk_bytes(&state) as f64 / rows);
 }

@@ -21,7 +21,7 @@ fn store(dir: &Path) {
         "GroupIds":"1000;27"}]}]}"#;
     let message = schema::parse(payload).unwrap();
     let verdict = Ok(("YOUR_DEVICE_ID".to_owned(), message));
-    let entry = Entry { topic: String::new(), payload: payload.to_vec(), verdict };
+    let entry = Entry { topic: String::new(), payload: payload.to_vec(), speaker: None, verdict };
     Store::open(dir).unwrap().write("/edgewarden/hubs/your_hub_name", Timestamp::now(), &[entry]).unwrap();
 }
 

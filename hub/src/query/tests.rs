@@ -16,7 +16,7 @@ fn store(dir: &Path) -> Store {
         .into_bytes();
         let verdict = schema::parse(&payload).map(|message| (device.to_owned(), message));
         assert_eq!(verdict.as_ref().err(), None);
-        let entry = Entry { topic: String::new(), payload, verdict };
+        let entry = Entry { topic: String::new(), payload, speaker: None, verdict };
         let at = Timestamp::UNIX_EPOCH;
         assert_eq!(store.write("/edgewarden/hubs/plant", at, &[entry]).unwrap()[0].stored, 1);
     }
