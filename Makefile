@@ -17,7 +17,7 @@ help:
 	@echo "make test   build and run every test, end to end against real brokers included"
 	@echo "make torture  break everything again and again while $(TORTURE_EVENTS) logins go on, and count them at the hub"
 	@echo "make check  formatting, lints, dependencies, documentation"
-	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
+	@echo "make bench  measure delivery, the idle agent, and the hub's queries"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
 
@@ -50,6 +50,8 @@ bench:
 	scripts/setup-test.sh
 	cargo bench --locked -p edgewarden
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+	cargo build --release --locked -p edgewarden-hub --bins --examples
+	scripts/measure-queries.sh "$(TARGET_DIR)/release"
 
 fuzz:
 	scripts/setup-fuzz.sh

@@ -7,6 +7,7 @@ set -euo pipefail
 
 release="$1"
 cd "$(dirname "$0")/.."
+scripts/need-packages.sh /usr/bin/time:time
 state="$(mktemp -d)"
 trap 'rm -rf "$state"' EXIT
 "$release/examples/fill_store" "$state"

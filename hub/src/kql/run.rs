@@ -293,16 +293,16 @@ fn sort(input: &Rel, count: usize, keys: &[Order], context: &Context, push: Push
     Ok(true)
 }
 
+/// Null and then NaN stand at the end where nulls go, whichever way the rest is ordered.
 fn order_of(a: &Value, b: &Value, key: &Order) -> Ordering {
-    match (a.is_null(), b.is_null()) {
-        (true, true) => Ordering::Equal,
-        (true, false) if key.nulls_first => Ordering::Less,
-        (true, false) => Ordering::Greater,
-        (false, true) if key.nulls_first => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        (false, false) if key.ascending => a.order(b),
-        (false, false) => b.order(a),
-    }
+    let rank = |value: &Value| match value {
+        Value::Null => 0,
+        Value::Real(real) if real.is_nan() => 1,
+        _ => 2,
+    };
+    let by_rank = rank(a).cmp(&rank(b));
+    let by_rank = if key.nulls_first { by_rank } else { by_rank.reverse() };
+    by_rank.then_with(|| if key.ascending { a.order(b) } else { b.order(a) })
 }
 
 fn mv_expand(rel: &Rel, input: &Rel, expand: &Expand, context: &Context, push: Push) -> Result<bool, Stop> {
