@@ -1,4 +1,4 @@
-//! The one table of aggregates. Nulls are ignored, but by `count()` and `arg_max`.
+//! The one table of aggregates. Nulls are ignored, but by `count()` and, when there is nothing else, `arg_max`.
 
 use std::collections::HashSet;
 
@@ -86,7 +86,8 @@ use std::cmp::Ordering::{Greater, Less};
 
 /// The table.
 pub const ALL: &[Aggregate] = &[
-    aggregate("count", &[], |_| Ok(Type::Long), "count", Kind::Count, "how many rows"),
+    aggregate("count", &[Want::Any], |_| Ok(Type::Long), "count", Kind::Count, "how many rows, whatever its argument")
+        .optional(1),
     aggregate(
         "countif",
         &[Want::Bool],
@@ -129,7 +130,7 @@ pub const ALL: &[Aggregate] = &[
         average_type,
         "avg",
         Kind::Average,
-        "the mean of numbers or timespans, null of none",
+        "the mean of numbers or timespans; of none NaN, or null for timespans",
     ),
     aggregate("min", &[Want::Any], first_type, "min", Kind::Extreme(Less), "the smallest value, null of none"),
     aggregate("max", &[Want::Any], first_type, "max", Kind::Extreme(Greater), "the largest value, null of none"),
@@ -256,7 +257,8 @@ impl State {
             Kind::CountIf => !matches!(first, Value::Bool(true)),
             _ => false,
         };
-        if left_out || (first.is_null() && kind != Kind::Count) {
+        let sees_null = matches!(kind, Kind::Count | Kind::ArgExtreme(_));
+        if left_out || (first.is_null() && !sees_null) {
             return 0;
         }
         match self {
@@ -306,7 +308,6 @@ fn total(long: i64, real: f64, rows: i64, ty: Type, mean: bool) -> Value {
     match ty {
         Type::TimeSpan if mean => long.checked_div(rows).map_or(Value::Null, Value::TimeSpan),
         Type::TimeSpan => Value::TimeSpan(long),
-        _ if mean && rows == 0 => Value::Null,
         _ if mean => Value::Real((long as f64 + real) / rows as f64),
         Type::Real => Value::Real(real),
         _ => Value::Long(long),
@@ -341,7 +342,9 @@ fn keep(best: &mut Option<Vec<Value>>, wanted: Option<std::cmp::Ordering>, argum
         *best = Some(arguments.to_vec());
         return arguments.iter().map(Value::weight).sum();
     };
-    let better = wanted.is_some_and(|wanted| row.first().is_some_and(|best| first.order(best) == wanted));
+    // A null is better than nothing, and nothing else.
+    let beats = |best: &Value, wanted| !first.is_null() && (best.is_null() || first.order(best) == wanted);
+    let better = wanted.is_some_and(|wanted| row.first().is_some_and(|best| beats(best, wanted)));
     if !better {
         return 0;
     }

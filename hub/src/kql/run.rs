@@ -8,10 +8,11 @@ mod summarize;
 use std::cell::{Cell, OnceCell};
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::functions::{Env, convert_constant};
-use super::plan::{Expand, Order, Rel, RelOp, Typed};
+use super::plan::{Expand, Node, Order, Rel, RelOp, Typed};
 use super::value::{Type, Value};
 use super::{Limits, Scan, Source, Stop};
 
@@ -174,7 +175,16 @@ fn each(rows: &[Vec<Value>], push: Push) -> Result<bool, Stop> {
 
 /// The bytes a kept row takes.
 fn weight(row: &[Value]) -> usize {
-    row.iter().map(Value::weight).sum::<usize>() + 48
+    weight_after(row, &[])
+}
+
+/// The bytes a kept row takes after another one that is kept: a text they share costs nothing more.
+fn weight_after(row: &[Value], before: &[Value]) -> usize {
+    let cells = row.iter().enumerate().map(|(index, cell)| match (cell, before.get(index)) {
+        (Value::Str(text), Some(Value::Str(known))) if Arc::ptr_eq(text, known) => size_of::<Value>(),
+        _ => cell.weight(),
+    });
+    cells.sum::<usize>() + 48
 }
 
 fn range(first: &Value, last: &Value, step: &Value, context: &Context, push: Push) -> Result<bool, Stop> {
@@ -261,7 +271,11 @@ fn sort(input: &Rel, count: usize, keys: &[Order], context: &Context, push: Push
         for key in keys {
             values.push(context.eval(&key.expr, row)?);
         }
-        let weight = weight(row) + weight(&values);
+        // A key that is a column shares its text with the row.
+        let made = values.iter().zip(keys).filter(|(_, key)| !matches!(key.expr.node, Node::Column(_)));
+        let weight = weight_after(row, rows.last().map_or(&[], |last| &last.row))
+            + values.len() * size_of::<Value>()
+            + made.map(|(value, _)| value.weight()).sum::<usize>();
         context.charge(weight)?;
         rows.push(Sorted { keys: values, row: row.to_vec(), weight });
         if rows.len() >= most {
@@ -279,16 +293,16 @@ fn sort(input: &Rel, count: usize, keys: &[Order], context: &Context, push: Push
     Ok(true)
 }
 
+/// Null and then NaN stand at the end where nulls go, whichever way the rest is ordered.
 fn order_of(a: &Value, b: &Value, key: &Order) -> Ordering {
-    match (a.is_null(), b.is_null()) {
-        (true, true) => Ordering::Equal,
-        (true, false) if key.nulls_first => Ordering::Less,
-        (true, false) => Ordering::Greater,
-        (false, true) if key.nulls_first => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        (false, false) if key.ascending => a.order(b),
-        (false, false) => b.order(a),
-    }
+    let rank = |value: &Value| match value {
+        Value::Null => 0,
+        Value::Real(real) if real.is_nan() => 1,
+        _ => 2,
+    };
+    let by_rank = rank(a).cmp(&rank(b));
+    let by_rank = if key.nulls_first { by_rank } else { by_rank.reverse() };
+    by_rank.then_with(|| if key.ascending { a.order(b) } else { b.order(a) })
 }
 
 fn mv_expand(rel: &Rel, input: &Rel, expand: &Expand, context: &Context, push: Push) -> Result<bool, Stop> {

@@ -224,9 +224,14 @@ fn none(types: &[Type], verb: &str) -> Result<Type, String> {
     Err(format!("{} and {} cannot be {verb}{hint}", a.name(), b.name()))
 }
 
+/// Whole numbers give longs, also two ints.
+fn sum_type(a: Type, b: Type) -> Type {
+    wider(wider(a, b), Type::Long)
+}
+
 fn plus_type(types: &[Type]) -> Result<Type, String> {
     match operands(types) {
-        (a, b) if a.is_number() && b.is_number() => Ok(wider(a, b)),
+        (a, b) if a.is_number() && b.is_number() => Ok(sum_type(a, b)),
         (Type::DateTime, Type::TimeSpan) | (Type::TimeSpan, Type::DateTime) => Ok(Type::DateTime),
         (Type::TimeSpan, Type::TimeSpan) => Ok(Type::TimeSpan),
         _ => none(types, "added"),
@@ -235,7 +240,7 @@ fn plus_type(types: &[Type]) -> Result<Type, String> {
 
 fn minus_type(types: &[Type]) -> Result<Type, String> {
     match operands(types) {
-        (a, b) if a.is_number() && b.is_number() => Ok(wider(a, b)),
+        (a, b) if a.is_number() && b.is_number() => Ok(sum_type(a, b)),
         (Type::DateTime, Type::TimeSpan) => Ok(Type::DateTime),
         (Type::DateTime, Type::DateTime) | (Type::TimeSpan, Type::TimeSpan) => Ok(Type::TimeSpan),
         _ => none(types, "subtracted"),
@@ -244,7 +249,7 @@ fn minus_type(types: &[Type]) -> Result<Type, String> {
 
 fn times_type(types: &[Type]) -> Result<Type, String> {
     match operands(types) {
-        (a, b) if a.is_number() && b.is_number() => Ok(wider(a, b)),
+        (a, b) if a.is_number() && b.is_number() => Ok(sum_type(a, b)),
         (Type::TimeSpan, n) | (n, Type::TimeSpan) if n.is_number() => Ok(Type::TimeSpan),
         _ => none(types, "multiplied"),
     }
@@ -252,7 +257,7 @@ fn times_type(types: &[Type]) -> Result<Type, String> {
 
 fn over_type(types: &[Type]) -> Result<Type, String> {
     match operands(types) {
-        (a, b) if a.is_number() && b.is_number() => Ok(wider(a, b)),
+        (a, b) if a.is_number() && b.is_number() => Ok(sum_type(a, b)),
         (Type::TimeSpan, Type::TimeSpan) => Ok(Type::Real),
         (Type::TimeSpan, n) if n.is_number() => Ok(Type::TimeSpan),
         _ => none(types, "divided"),
@@ -261,7 +266,7 @@ fn over_type(types: &[Type]) -> Result<Type, String> {
 
 fn modulo_type(types: &[Type]) -> Result<Type, String> {
     match operands(types) {
-        (a, b) if a.is_number() && b.is_number() => Ok(wider(a, b)),
+        (a, b) if a.is_number() && b.is_number() => Ok(sum_type(a, b)),
         (Type::TimeSpan, Type::TimeSpan) => Ok(Type::TimeSpan),
         _ => none(types, "divided"),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Context, Push, run as run_rel, weight};
+use super::{Context, Push, run as run_rel, weight, weight_after};
 use crate::kql::plan::{JoinKind, JoinPlan};
 use crate::kql::value::Value;
 use crate::kql::{Column, Stop};
@@ -75,7 +75,7 @@ fn keep_right(join: &JoinPlan, context: &Context) -> Result<Right, Stop> {
         key.extend(join.keys.iter().map(|(_, right)| row.get(*right).cloned().unwrap_or(Value::Null)));
         let index =
             u32::try_from(right.rows.len()).map_err(|_| Stop("the right side of a join is too long".to_owned()))?;
-        context.charge(weight(row) + 8)?;
+        context.charge(weight_after(row, right.rows.last().map_or(&[], |last| last)) + 8)?;
         right.rows.push(row.into());
         right.matched.push(false);
         match right.by_key.get_mut(key.as_slice()) {
