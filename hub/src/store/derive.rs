@@ -16,7 +16,6 @@ use super::moment;
 use crate::alerts::logins::{FAILURES, Login, LoginItem, WINDOW};
 use crate::alerts::miners::{Process, ProcessItem};
 use crate::alerts::{self, Decide, Finding, RULES, Rule};
-use crate::schema::Event;
 
 /// Where a rule's findings about one device go.
 pub(super) struct Deriver<'a> {
@@ -28,33 +27,30 @@ pub(super) struct Deriver<'a> {
 }
 
 impl Deriver<'_> {
-    /// The alerts a new row leads to: how many are new.
-    pub fn row(&self, event: &Event, item: &str) -> rusqlite::Result<usize> {
-        // The moment as the store has it, so that a row is judged the same when it is read again.
-        let at = Timestamp::from_microsecond(event.at.as_microsecond()).unwrap_or(event.at);
-        match event.name {
-            "Login" => self.login(at, item),
-            "ProcessCreate" => self.process(at, item),
+    /// What a new row leads to at once: how many alerts are new.
+    pub fn row(&self, name: &str, at: &str, details: &str) -> rusqlite::Result<usize> {
+        match name {
+            "LocalUsers" => self.snapshot_grew(at),
+            "Login" => self.login(at, details),
+            "ProcessCreate" => self.process(at, details),
             _ => Ok(0),
         }
     }
 
-    /// What an event with new rows leads to besides.
-    pub fn event(&self, event: &Event) -> rusqlite::Result<()> {
-        if event.name != "LocalUsers" {
-            return Ok(());
-        }
+    /// It will be compared when nothing more of it comes.
+    fn snapshot_grew(&self, at: &str) -> rusqlite::Result<usize> {
         self.to
             .prepare_cached(
                 "INSERT INTO PendingSnapshot (DeviceId, TimeStamp, ResourceId, Received) VALUES (?, ?, ?, ?)
-                 ON CONFLICT (DeviceId, TimeStamp) DO UPDATE SET Received = excluded.Received",
+                 ON CONFLICT (DeviceId, TimeStamp) DO UPDATE SET Received = excluded.Received
+                    WHERE Received < excluded.Received",
             )?
-            .execute(params![self.device, moment(event.at), self.resource_id, self.now])?;
-        Ok(())
+            .execute(params![self.device, at, self.resource_id, self.now])?;
+        Ok(0)
     }
 
-    fn process(&self, at: Timestamp, item: &str) -> rusqlite::Result<usize> {
-        let Some(item) = read::<ProcessItem>(item) else { return Ok(0) };
+    fn process(&self, at: &str, details: &str) -> rusqlite::Result<usize> {
+        let Some((at, item)) = read_at::<ProcessItem>(at, details) else { return Ok(0) };
         let process = Process { at, item };
         self.keep_all(|decide| match decide {
             Decide::Process(decide) => decide(&process),
@@ -62,8 +58,8 @@ impl Deriver<'_> {
         })
     }
 
-    fn login(&self, at: Timestamp, item: &str) -> rusqlite::Result<usize> {
-        let Some(item) = read::<LoginItem>(item) else { return Ok(0) };
+    fn login(&self, at: &str, details: &str) -> rusqlite::Result<usize> {
+        let Some((at, item)) = read_at::<LoginItem>(at, details) else { return Ok(0) };
         let mut new = 0;
         if let Some(address) = item.remote_address.as_deref().filter(|_| !item.succeeded()) {
             for (at, item) in self.later_logins(address, at)? {
@@ -116,7 +112,7 @@ impl Deriver<'_> {
             let mut rows = statement.query(params![self.device, address, result, from, until, sql_limit(limit)])?;
             while let Some(row) = rows.next()? {
                 let (at, details): (String, String) = (row.get(0)?, row.get(1)?);
-                found.extend(at.parse().ok().zip(read::<LoginItem>(&details)));
+                found.extend(read_at::<LoginItem>(&at, &details));
             }
         }
         Ok(found)
@@ -170,9 +166,13 @@ pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-/// The schema has been checked, so what cannot be read is of no interest.
-pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-    serde_json::from_str(text).ok()
+/// What a rule needs of a row. Messages obey the schema; a row from a file that does not leads to nothing.
+pub(super) fn read<'a, T: Deserialize<'a>>(details: &'a str) -> Option<T> {
+    serde_json::from_str(details).ok()
+}
+
+fn read_at<'a, T: Deserialize<'a>>(at: &str, details: &'a str) -> Option<(Timestamp, T)> {
+    at.parse().ok().zip(read(details))
 }
 
 #[cfg(test)]
