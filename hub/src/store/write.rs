@@ -3,7 +3,7 @@
 use collector_common::event::wire;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::derive::Deriver;
+use super::derive::{Deriver, Subject};
 use super::read::Row;
 use super::{Entry, Outcome, REFUSED_KEPT, moment};
 use crate::schema::Message;
@@ -92,10 +92,11 @@ impl Batch<'_> {
 
     /// Inserts a row and what it leads to: whether it is in conflict with what is there.
     fn count(&self, row: &NewRow, deriver: &Deriver, outcome: &mut Outcome) -> rusqlite::Result<bool> {
-        match self.insert(row)? {
+        let subject = Subject::of(row.name, row.at, row.details);
+        match self.insert(row, &subject)? {
             Inserted::New => {
                 outcome.stored += 1;
-                outcome.alerts += deriver.row(row.name, row.at, row.details)?;
+                outcome.alerts += deriver.row(row.at, subject)?;
                 Ok(false)
             }
             Inserted::Known => {
@@ -109,11 +110,11 @@ impl Batch<'_> {
         }
     }
 
-    fn insert(&self, row: &NewRow) -> rusqlite::Result<Inserted> {
+    fn insert(&self, row: &NewRow, subject: &Subject) -> rusqlite::Result<Inserted> {
         let new = self
             .to
             .prepare_cached(
-                "INSERT INTO SecurityIoTRawEvent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'SecurityIoTRawEvent', ?)
+                "INSERT INTO SecurityIoTRawEvent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'SecurityIoTRawEvent', ?, ?)
                  ON CONFLICT (DeviceId, IoTRawEventId, PayloadIndex) DO NOTHING",
             )?
             .execute(params![
@@ -130,6 +131,7 @@ impl Batch<'_> {
                 row.event_type,
                 row.at,
                 row.index,
+                subject.login_key(),
             ])?;
         if new == 1 {
             return Ok(Inserted::New);
