@@ -24,13 +24,14 @@ use crate::config::{self, Config};
 use crate::expiry;
 use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
-use crate::lifecycle;
+use crate::lifecycle::{self, Before};
 use crate::mqtt::Endpoint;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
 use crate::remarks::{Remarks, Statistics};
-use crate::render::Renderer;
+use crate::render::{Renderer, keep_offset_of_boot};
 use crate::spool::Spool;
+use crate::spool::damage::Damage;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
 use crate::uplink::batch::Batcher;
@@ -111,7 +112,8 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let recorder = recorder.spawn(Handle::current());
     let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;
     let remarks = Remarks::new(out.clone(), clock);
-    tell_start(&remarks, &config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
+    counts.note_damage(&Damage { sentences: opened.damage.clone(), ..Damage::default() });
+    let before = tell_start(&remarks, &config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
 
     let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
     let (stop_uplink, stop_seen) = watch::channel(false);
@@ -122,7 +124,6 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         settings: settings_seen.clone(),
         status: link.clone(),
         flush: Arc::clone(&flush),
-        started: clock.now(),
         clock,
         agent_id: agent.id,
         budget: Budget::load(state_directory.join("sent.json"), &clock.now()),
@@ -131,7 +132,7 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let boot = clock.boot();
     let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics };
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
-    let tasks = spawn_tasks(around, &running, &spool, &counts, &link);
+    let tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
     Ok(Daemon { running, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
 }
 
@@ -141,6 +142,7 @@ fn spawn_tasks(
     spool: &Spool,
     counts: &Counts,
     link: &LinkStatus,
+    before: Option<Before>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let slots: Vec<_> = collectors::ALL.iter().map(|collector| (*collector, StateSlot::new())).collect();
@@ -150,6 +152,7 @@ fn spawn_tasks(
     let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
     tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
+    tasks.spawn(keep_offset_of_boot(spool.clone(), clock));
     let local = &running.config.local;
     let sources = status::Sources {
         device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
@@ -159,6 +162,8 @@ fn spawn_tasks(
         spool: spool.clone(),
         counts: counts.clone(),
         link: link.clone(),
+        settings: around.settings.clone(),
+        before,
         expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
@@ -303,9 +308,16 @@ fn endpoint(config: &Config, root: &Root) -> Option<Endpoint> {
 }
 
 /// The first words to the hub: how the last run ended, and what it left behind.
-async fn tell_start(remarks: &Remarks, config: &Config, boot: Uuid, damage: &[String], identity: Option<&str>) {
-    match lifecycle::begin(&config.local.state_directory, boot) {
-        Ok(before) => remarks.started(before).await,
+async fn tell_start(
+    remarks: &Remarks,
+    config: &Config,
+    boot: Uuid,
+    damage: &[String],
+    identity: Option<&str>,
+) -> Option<Before> {
+    let before = lifecycle::begin(&config.local.state_directory, boot);
+    match &before {
+        Ok(before) => remarks.started(*before).await,
         Err(error) => remarks.broken(&format!("cannot note that the agent runs: {error}")).await,
     }
     for sentence in damage {
@@ -315,6 +327,7 @@ async fn tell_start(remarks: &Remarks, config: &Config, boot: Uuid, damage: &[St
         remarks.suspicious(warning).await;
     }
     remarks.configuration(config).await;
+    before.ok()
 }
 
 /// A machine on which the status socket cannot be made still deserves an agent.

@@ -1,4 +1,4 @@
-//! One connection to a broker: the only file that knows rumqttc.
+//! One connection to a broker: with `words`, the only place that knows rumqttc.
 //!
 //! rumqttc is never the queue. Every connection gets a client and an event loop of its own and a clean session; the
 //! loop is polled in a task of its own, because `poll` does not survive being cancelled; on any error both are thrown
@@ -6,8 +6,8 @@
 //! `Outgoing::Publish`, in the order of the publishes, and a message counts as delivered with the PUBACK of that id
 //! (MQTT 3.1.1, section 4.3.2).
 
-use std::error::Error;
-use std::fmt::Write as _;
+mod words;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use collector_common::clock::Clock;
 use collector_common::root::Root;
 
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing,
-    Packet, QoS, TlsConfiguration, Transport,
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS, TlsConfiguration,
+    Transport,
 };
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use crate::config::connection::Connection;
 use crate::profile::{self, Plan, Secret};
 use crate::tls;
+use words::{in_words, is_refusal};
 
 /// A connection that says nothing for this long is asked whether it lives; after twice as long it is given up.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -76,6 +77,8 @@ pub struct Link {
     poll: JoinHandle<()>,
     topic: String,
     address: String,
+    /// Who we are to the broker.
+    pub client_id: String,
     /// The largest payload that gets through: bytes.
     pub max_message_bytes: usize,
     /// When to connect anew, before the hub ends the connection because what let us in has expired.
@@ -162,6 +165,7 @@ impl Link {
             poll,
             address: plan.server.url(),
             topic: plan.topic,
+            client_id: plan.client_id,
             max_message_bytes: plan.max_message_bytes,
             renew_at: plan.renew_after.map(|after| Instant::now() + after),
             is_up: false,
@@ -218,7 +222,7 @@ async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>, advice: Stri
             Ok(Event::Outgoing(Outgoing::Disconnect)) => Signal::Down("we said goodbye".to_owned()),
             Ok(_) => continue,
             Err(error) if !was_up && is_refusal(&error) => Signal::Down(format!("{}; {advice}", in_words(&error))),
-            Err(error) => Signal::Down(in_words(&error)),
+            Err(error) => Signal::Down(doubt_the_clock(in_words(&error))),
         };
         was_up |= signal == Signal::Up;
         let is_down = matches!(signal, Signal::Down(_));
@@ -228,32 +232,11 @@ async fn poll(mut events: EventLoop, signals: mpsc::Sender<Signal>, advice: Stri
     }
 }
 
-/// Whether the hub was reached and did not take us in. Some hubs say nothing and close the connection.
-fn is_refusal(error: &ConnectionError) -> bool {
-    matches!(error, ConnectionError::ConnectionRefused(_) | ConnectionError::MqttState(_))
-}
-
-/// An error with its causes, and with what to do where that is known.
-fn in_words(error: &ConnectionError) -> String {
-    if let ConnectionError::ConnectionRefused(code) = error {
-        return match code {
-            ConnectReturnCode::RefusedProtocolVersion => "the hub does not speak MQTT 3.1.1".to_owned(),
-            ConnectReturnCode::BadUserNamePassword => "the hub refused the user name or password".to_owned(),
-            ConnectReturnCode::NotAuthorized => "the hub does not authorise this device".to_owned(),
-            ConnectReturnCode::BadClientId => "the hub refused the client id".to_owned(),
-            ConnectReturnCode::ServiceUnavailable => "the hub says it is unavailable".to_owned(),
-            code => format!("the hub refused the connection: {code:?}"),
-        };
+/// Certificates are dated, and many boards begin in 1970.
+fn doubt_the_clock(why: String) -> String {
+    if ["certificate not valid yet", "certificate expired"].iter().any(|words| why.contains(words)) {
+        let now_us = Clock::new(&Root::host()).now().wall_us;
+        return format!("{why}; is the clock right (it says {})?", profile::date(now_us));
     }
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            // Writing to a String cannot fail.
-            let _always_ok = write!(text, ": {words}");
-        }
-        cause = error.source();
-    }
-    text
+    why
 }

@@ -200,7 +200,8 @@ fn iot_hub_advice(has_key: bool, principal: &str, wall_us: i64) -> String {
     }
 }
 
-fn date(wall_us: i64) -> String {
+/// A time for people: microseconds since the Unix epoch.
+pub fn date(wall_us: i64) -> String {
     Timestamp::from_microsecond(wall_us).map_or_else(|_| "no date".to_owned(), |now| format!("{now:.0}"))
 }
 

@@ -26,7 +26,7 @@ use crate::config::settings::Settings;
 use crate::fit;
 use crate::spool::record::StoredEvent;
 use crate::spool::{Dropped, Spool};
-use counts::{Cause, Counts};
+use counts::{Cause, Counts, Fitted};
 
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
 const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
@@ -125,7 +125,7 @@ impl Recorder {
         };
         let kind = payload.kind();
         let events = match payload.to_items() {
-            Ok(items) => fit::into_events(items, settings.max_message_bytes),
+            Ok(items) => self.fit(items, settings.max_message_bytes),
             Err(error) => {
                 error!("cannot serialise a {} event: {error}", kind.name());
                 self.counts.add_collected(lane, kind, 1);
@@ -168,6 +168,15 @@ impl Recorder {
         all_stored
     }
 
+    fn fit(&self, items: Vec<String>, max_message_bytes: usize) -> Vec<Vec<String>> {
+        let bytes_of = |items: &[String]| items.iter().map(String::len).sum::<usize>();
+        let bytes_before = bytes_of(&items);
+        let events = fit::into_events(items, max_message_bytes);
+        let is_cut = events.iter().map(|items| bytes_of(items)).sum::<usize>() != bytes_before;
+        self.counts.add_fitted(Fitted { split: u64::from(events.len() > 1), cut: u64::from(is_cut) });
+        events
+    }
+
     fn count_dropped(&self, dropped: &Dropped) {
         for (lane, kind, events) in &dropped.events {
             self.counts.add_lost(*lane, *kind, Cause::SpoolFull, *events);
@@ -182,14 +191,6 @@ impl Recorder {
 
     fn do_due(&mut self, timers: &mut Timers) {
         let now = Instant::now();
-        for lane in Lane::ALL {
-            if timers.sync[lane.index()].is_some_and(|due| due <= now) {
-                timers.sync[lane.index()] = None;
-                if let Err(error) = self.spool.sync(lane) {
-                    error!("cannot sync the {} lane of the spool: {error}", lane.name());
-                }
-            }
-        }
         if timers.store_acknowledged <= now {
             timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
             if let Err(error) = self.spool.store_acknowledged() {
@@ -204,6 +205,19 @@ impl Recorder {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
         }
+        // Last, so that an agent that stops has synced, and can send, what was told just now.
+        for lane in Lane::ALL {
+            if timers.sync[lane.index()].is_some_and(|due| due <= now) {
+                timers.sync[lane.index()] = None;
+                self.sync(lane);
+            }
+        }
+    }
+
+    fn sync(&self, lane: Lane) {
+        if let Err(error) = self.spool.sync(lane) {
+            error!("cannot sync the {} lane of the spool: {error}", lane.name());
+        }
     }
 
     /// Damage is an alarm, at most one in so long a time as losses are reported: a dying disk has much to say.
@@ -217,6 +231,7 @@ impl Recorder {
                 continue;
             }
             timers.tell_damage = now + REPORT_LOSSES;
+            self.counts.note_damage(&damage);
             self.counts.add_lost(lane, None, Cause::Damaged, damage.lost);
             let more = if damage.more > 0 { format!("; and {} more", damage.more) } else { String::new() };
             let message =
@@ -228,7 +243,8 @@ impl Recorder {
     }
 
     /// Loss is an event: one item per queue that lost something since the last report. A report that finds no room on
-    /// the disk has told nobody, so the next one says the same and more.
+    /// the disk has told nobody, so the next one says the same and more. It is synced at once: what had to make room is
+    /// gone for good already, and a power cut must not take the number of it.
     fn report_losses(&mut self) {
         let settings = self.settings.borrow().clone();
         for (kind, events) in self.overflow.take() {
@@ -244,6 +260,7 @@ impl Recorder {
                 let high = Lane::High.index();
                 let stats = self.spool.stats();
                 self.counts.note_report(stats.acked[high], stats.recorded[high], before, said);
+                self.sync(Lane::High);
             }
         }
     }
@@ -298,7 +315,7 @@ mod tests {
     use std::path::Path;
 
     use collector_common::collector::{Emitter, channel};
-    use collector_common::event::payload::{Diagnostic, Severity};
+    use collector_common::event::payload::{Diagnostic, DroppedEvents, Payload, Severity};
     use collector_common::root::Root;
 
     use super::*;
@@ -329,8 +346,11 @@ mod tests {
         fs::create_dir(&in_the_way).unwrap();
         out.lost(Kind::Login, 3);
         recorder.report_losses();
+        let troubles = kept.outlook().troubles;
+        assert!(troubles[0].1.starts_with("cannot write events to the spool: "), "{troubles:?}");
         fs::remove_dir(&in_the_way).unwrap();
         recorder.report_losses();
+        assert_eq!(kept.outlook().troubles, [], "it is over");
         recorder.report_losses();
         kept.sync(Lane::High).unwrap();
         let read = || kept.read(Lane::High).unwrap();
@@ -368,6 +388,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_split_or_cut_to_fit_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let Bench { recorder, out: _out, _settings, .. } = bench(directory.path());
+        let settings = Settings::default();
+        let now = recorder.clock.now();
+        for bytes in [10, 100_000] {
+            let remark = Diagnostic::new(Severity::Information, "x".repeat(bytes));
+            assert!(recorder.record(Draft::alarm(now, remark), &settings));
+        }
+        let lane = DroppedEvents {
+            queue: Lane::High.name(),
+            collected_events: 9,
+            dropped_events: 9,
+            extra_details: Default::default(),
+        };
+        let long = Draft::new(now, Payload::DroppedEventsStatistics(vec![lane; 200]));
+        assert!(recorder.record(long, &settings));
+        assert_eq!(recorder.counts.fitted(), Fitted { split: 1, cut: 1 });
+    }
+
+    #[test]
     fn damage_met_while_reading_is_an_alarm_and_counted() {
         let directory = tempfile::tempdir().unwrap();
         let Bench { mut recorder, kept, out: _out, _settings } = bench(directory.path());
@@ -387,10 +428,11 @@ mod tests {
         let read = || std::iter::from_fn(|| kept.read(Lane::High).unwrap());
         assert_eq!(read().count(), 2);
         recorder.do_due(&mut Timers::all_due());
-        kept.sync(Lane::High).unwrap();
         let told: String = read().flat_map(|event| event.items).collect();
         assert!(told.contains(r#""LostEvents":"1""#) && told.contains("the spool is damaged"), "{told}");
         assert!(told.contains(r#""Unknown.damaged":"1""#), "{told}");
+        let damage = recorder.counts.damage();
+        assert!(damage.lost == 1 && damage.sentences[0].contains("bytes of segment 1 are damaged"), "{damage:?}");
         assert_eq!(recorder.counts.lost().iter().map(counts::Loss::name).collect::<Vec<_>>(), ["Unknown.damaged"]);
     }
 }

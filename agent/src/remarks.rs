@@ -3,7 +3,7 @@
 //! By these the hub can tell silence from death: an agent that was stopped said so, one that was killed says so when it
 //! is back, and for one whose connection broke the broker publishes the will that the agent left with it.
 
-use collector_common::clock::Clock;
+use collector_common::clock::{Clock, Reading, is_plausible};
 use collector_common::collector::{Draft, Emitter};
 use collector_common::event::kind::{Kind, Lane};
 use collector_common::event::payload::{Diagnostic, MessageStatistics, Payload, Severity};
@@ -137,13 +137,29 @@ impl Statistics {
 
 /// The message a broker publishes for us when the connection ends without a goodbye. It is made when the connection is,
 /// and dated so, because nobody knows better.
-pub fn will(agent_id: Uuid, clock: &Clock) -> Option<String> {
-    let now = clock.now();
-    let remark = Diagnostic::new(Severity::Warning, "the hub lost the connection to this device without a goodbye")
+pub fn will(agent_id: Uuid, now: &Reading) -> Option<String> {
+    let mut remark = Diagnostic::new(Severity::Warning, "the hub lost the connection to this device without a goodbye")
         .with("Lifecycle", "connectionLost")
-        .with("BootId", clock.boot());
+        .with("BootId", now.boot);
+    if !is_plausible(now.wall_us) {
+        remark = remark.with("ClockSuspect", true).with("BoottimeMs", now.boottime_us / 1000);
+    }
     let items = Payload::Diagnostic(remark).to_items().ok()?;
     let stamps = Stamps::new(now.wall_us, 0);
     let event = Event { id: Uuid::now_v7(), kind: Kind::Diagnostic, stamps: &stamps, items: &items };
     Some(message(env!("CARGO_PKG_VERSION"), agent_id, &[event.to_envelope()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use collector_common::root::Root;
+
+    #[test]
+    fn a_will_made_under_a_wrong_clock_says_so() {
+        let now = Clock::new(&Root::host()).now();
+        assert!(!will(Uuid::nil(), &now).unwrap().contains("ClockSuspect"));
+        let early = will(Uuid::nil(), &Reading { wall_us: 9, boottime_us: 1_234_567, ..now }).unwrap();
+        assert!(early.contains(r#""BoottimeMs":"1234","ClockSuspect":"true""#), "{early}");
+    }
 }

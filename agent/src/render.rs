@@ -5,11 +5,13 @@
 //! is kept on disk as a mark before anything is sent, so that a second delivery is the same bytes.
 
 use std::io;
+use std::time::Duration;
 
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Origin, Reading, is_plausible};
 use collector_common::event::kind::Lane;
 use collector_common::event::wire::{Event, Stamps};
 use serde_json::{Map, Value};
+use tracing::{info, warn};
 
 use crate::spool::Spool;
 use crate::spool::record::StoredEvent;
@@ -20,6 +22,9 @@ const STEP_US: u64 = 500_000;
 
 /// A correction below this is not worth a remark in the event: microseconds.
 const CORRECTION_US: u64 = 2_000_000;
+
+/// How often a clock that is wrong is looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What is known about an event's wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,15 +128,27 @@ impl Renderer {
             && !is_plausible(self.clock.now().wall_us)
             && wall_time(&event.at, None).1 == Trust::Suspect
     }
+}
 
-    /// Once the clock of a boot that began with a wrong one is set, its offset is kept for the events that are sent
-    /// after the next start. `first` is the first reading of this boot.
-    pub fn keep_offset_of_boot(&self, first: &Reading) -> io::Result<()> {
-        let is_set = is_plausible(self.clock.now().wall_us);
-        if is_plausible(first.wall_us) || !is_set || self.spool.boot_offset_us(first.boot).is_some() {
-            return Ok(());
+/// Waits until the clock of a boot that began with a wrong one is set, and keeps its offset for the events that are sent
+/// after the next start: time since boot begins anew there. A hub need not be near. When nothing was seen under a wrong
+/// clock there is nothing to wait for.
+pub async fn keep_offset_of_boot(spool: Spool, clock: Clock) {
+    let boot = clock.boot();
+    let is_early = |at: &Reading| at.boot == boot && !is_plausible(at.wall_us);
+    let is_needed = is_early(&clock.now()) || spool.oldest_unacknowledged().as_ref().is_some_and(is_early);
+    if !is_needed || spool.boot_offset_us(boot).is_some() {
+        return;
+    }
+    loop {
+        if is_plausible(clock.now().wall_us) {
+            let offset_us = clock.offset_us();
+            match spool.add_boot_offset(BootOffset { boot, offset_us }) {
+                Ok(()) => return info!("the clock was set: what was seen before gets its right date"),
+                Err(error) => warn!("cannot keep the clock offset of this boot: {error}; trying again"),
+            }
         }
-        self.spool.add_boot_offset(BootOffset { boot: first.boot, offset_us: self.clock.offset_us() })
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -201,5 +218,17 @@ mod tests {
         let mut renderer = Renderer::new(spool, clock);
         assert_eq!(renderer.offset_us(Lane::High, &event).unwrap(), first);
         assert!(envelope(&event, first).unwrap().contains(r#""ClockCorrected":"true""#));
+    }
+
+    #[tokio::test]
+    async fn an_offset_is_kept_when_something_was_seen_under_a_wrong_clock_and_only_then() {
+        let clock = Clock::new(&Root::host());
+        for (wall_us, is_kept) in [(9, true), (clock.now().wall_us, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+            spool.append(Lane::High, stored(Reading { wall_us, ..clock.now() }, 1), None).unwrap();
+            keep_offset_of_boot(spool.clone(), clock).await;
+            assert_eq!(spool.boot_offset_us(clock.boot()).is_some(), is_kept, "{wall_us}");
+        }
     }
 }

@@ -21,7 +21,8 @@
 //!   numbers go on even when everything was acknowledged and deleted but the last segment. A number that is in no
 //!   record is a lost event, and counted; numbers of events that were given up are in a record that says so.
 //! * A source's cursor lies in the frame of the event it produced. Each segment begins with a checkpoint of all
-//!   cursors, so the last segments of both lanes tell how far every source was read.
+//!   cursors, so the last segments of both lanes tell how far every source was read. Cursors that are not synced lie in
+//!   one lane only, behind one another: none is ever safe before the events it stands behind.
 //! * An event is handed to the uplink only after it was synced. What was sent is therefore found again after any crash.
 //! * Segments whose events are all acknowledged are deleted whole. When the quota is full, or the file system nearly so,
 //!   events go: Low before High, of the kind that uses most, from the oldest segment that holds any, the first rows of
@@ -32,6 +33,7 @@ pub mod damage;
 mod frames;
 mod inner;
 mod lane;
+mod outlook;
 mod reading;
 pub mod record;
 mod room;
@@ -55,9 +57,13 @@ use uuid::Uuid;
 use damage::Damage;
 use inner::Inner;
 use lane::LaneFiles;
+use outlook::Troubles;
 use record::{Record, StoredCursor, StoredEvent};
 use scan::keep_newest;
 use state::{BootOffset, Mark, State};
+
+pub use outlook::Outlook;
+pub use room::Lack;
 
 /// Why the spool cannot be used.
 #[derive(Debug)]
@@ -114,8 +120,6 @@ pub struct Stats {
     pub acked: [u64; 2],
     /// Recorded up to this number, High and Low.
     pub recorded: [u64; 2],
-    /// The file system is so full that the spool does not grow, whatever its quota.
-    pub is_disk_short: bool,
     /// `fdatasync` and `fsync` of segments since the start.
     pub syncs: u64,
     /// Bytes written to segments since the start.
@@ -162,6 +166,7 @@ impl Spool {
             quota_bytes,
             first_rows: [0; Kind::ALL.len()],
             is_disk_short: false,
+            troubles: Troubles::default(),
             lock,
         };
         inner.rewind();
@@ -180,18 +185,19 @@ impl Spool {
         mut event: StoredEvent,
         cursor: Option<SourceCursor>,
     ) -> Result<Dropped, (io::Error, Dropped)> {
-        self.sync_before_new_segment(lane);
+        self.sync_before(lane, cursor.is_some());
         let mut inner = self.lock();
         event.cursor = cursor.map(|cursor| inner.version(cursor));
         event.seq = inner.lanes[lane.index()].next_seq;
         let result = inner.append_event(lane, event);
+        inner.troubles.note("write events to the spool", result.as_ref().err().map(|(error, _)| error));
         self.publish_synced(&inner);
         result
     }
 
     /// Records that a source was read further without an event.
     pub fn append_cursor(&self, cursor: SourceCursor) -> Result<Dropped, (io::Error, Dropped)> {
-        self.sync_before_new_segment(Lane::Low);
+        self.sync_before(Lane::Low, true);
         let mut inner = self.lock();
         let cursor = inner.version(cursor);
         inner.append(Lane::Low, &Record::Cursor(cursor))
@@ -220,15 +226,26 @@ impl Spool {
             },
             None => self.lock().begin_again(lane),
         };
-        self.publish_synced(&self.lock());
+        let mut inner = self.lock();
+        inner.troubles.note(outlook::sync_of(lane), result.as_ref().err());
+        self.publish_synced(&inner);
         result
     }
 
-    /// A full segment is made safe before the lock is taken, so that nobody waits for the disk.
-    fn sync_before_new_segment(&self, lane: Lane) {
-        if self.lock().needs_segment(lane) && self.is_dirty(lane) {
-            // The new segment cannot be begun either then, and says why.
-            let _said_later = self.sync(lane);
+    /// Makes safe what has to be before something is appended, before the lock is taken, so that nobody waits for the
+    /// disk: for a new segment both lanes, because it begins with all cursors; for a cursor the other lane, if one is
+    /// there that is not safe. Otherwise a power cut could leave a cursor without the events before it, and their lines
+    /// would never be read again.
+    fn sync_before(&self, lane: Lane, moves_cursor: bool) {
+        let (is_full, is_behind) = {
+            let inner = self.lock();
+            (inner.needs_segment(lane), moves_cursor && inner.lanes[lane.other().index()].moves_cursor)
+        };
+        for (lane, is_due) in [(lane.other(), is_full || is_behind), (lane, is_full)] {
+            if is_due && self.is_dirty(lane) {
+                // What is appended next is not safe either then, and that sync says why.
+                let _said_later = self.sync(lane);
+            }
         }
     }
 
@@ -269,6 +286,11 @@ impl Spool {
         self.lock().lanes[lane.index()].read()
     }
 
+    /// The number of the next event to read: those before it were read, or are gone.
+    pub fn next_to_read(&self, lane: Lane) -> u64 {
+        self.lock().lanes[lane.index()].read_seq
+    }
+
     /// What was found damaged since the last time, High and Low.
     pub fn take_damage(&self) -> [Damage; 2] {
         self.lock().lanes.each_mut().map(|lane| std::mem::take(&mut lane.damage))
@@ -279,6 +301,7 @@ impl Spool {
     pub fn restore_if_gone(&self) -> io::Result<()> {
         let mut inner = self.lock();
         let result = inner.restore_if_gone();
+        inner.troubles.note("make the files of the spool anew, which are gone", result.as_ref().err());
         self.publish_synced(&inner);
         result
     }
@@ -351,10 +374,14 @@ impl Spool {
             bytes: inner.bytes(),
             acked: inner.state.acked,
             recorded: inner.lanes.each_ref().map(|lane| lane.next_seq - 1),
-            is_disk_short: inner.is_disk_short,
             syncs: inner.lanes.iter().map(|lane| lane.syncs).sum(),
             written_bytes: inner.lanes.iter().map(|lane| lane.written_bytes).sum(),
         }
+    }
+
+    /// How the spool stands to its quota and its disk, for `status`.
+    pub fn outlook(&self) -> Outlook {
+        self.lock().outlook()
     }
 
     /// A panic elsewhere cannot leave a half-done change here: each change ends with the assignment that makes it.

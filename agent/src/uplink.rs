@@ -2,17 +2,19 @@
 //!
 //! The spool is the session. For every connection the spool is read again from the first event that was not
 //! acknowledged; at most [`WINDOW_MESSAGES`] messages are under way; what is acknowledged is forgotten only as a
-//! contiguous prefix. The decisions are made by [`window`] and [`pacing`], which do no I/O; this file is the loop.
+//! contiguous prefix. The decisions are made by [`window`], [`pacing`] and [`streak`], which do no I/O; this file is the loop.
 
 pub mod batch;
 pub mod budget;
+mod facts;
 pub mod pacing;
+pub mod streak;
 pub mod window;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector_common::clock::{Clock, Reading};
+use collector_common::clock::{Clock, is_plausible};
 use collector_common::event::kind::Lane;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -22,10 +24,14 @@ use crate::config::settings::Settings;
 use crate::mqtt::{Endpoint, Link, Signal};
 use crate::remarks;
 use crate::spool::Spool;
+use crate::status::units::size;
 use batch::{Batcher, Limits};
 use budget::{Allowance, Budget};
 use pacing::Pacing;
+use streak::{Broken, Streak};
 use window::Window;
+
+pub use facts::{LinkFacts, LinkStatus, SessionFacts};
 
 /// Messages that may be under way. Their number bounds what is sent twice after a broken connection.
 pub const WINDOW_MESSAGES: u16 = 16;
@@ -33,61 +39,8 @@ pub const WINDOW_MESSAGES: u16 = 16;
 /// How long a stopping agent goes on sending.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// The first pause after a failed connection, doubled with each failure up to the cap.
-const BACK_OFF: Duration = Duration::from_secs(1);
-
 /// A hub that acknowledges nothing for so long while messages are under way is not there any more, whatever TCP says.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(45);
-
-/// A connection that ended sooner after it was opened looks like one that somebody else took over.
-const SHORT_LIVED: Duration = Duration::from_secs(60);
-
-/// So many of those in a row are named in `status`.
-const TAKEOVERS: u32 = 3;
-
-/// No pause is longer.
-const BACK_OFF_CAP: Duration = Duration::from_secs(300);
-
-/// What `status` says about the connection.
-#[derive(Clone, Debug, Default)]
-pub struct LinkStatus(Arc<Mutex<LinkFacts>>);
-
-/// The facts behind [`LinkStatus`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkFacts {
-    /// A hub took us in and the connection stands.
-    pub is_connected: bool,
-    /// Connections made so far.
-    pub connections: u64,
-    /// Messages the hub acknowledged.
-    pub acknowledged_messages: u64,
-    /// Of those, the ones that were smaller than a billing unit.
-    pub small_messages: u64,
-    /// Events the hub acknowledged.
-    pub acknowledged_events: u64,
-    /// Messages that were under way when a connection broke.
-    pub failed_messages: u64,
-    /// Payload bytes handed to the connection, second deliveries included.
-    pub sent_bytes: u64,
-    /// Bytes published today, as the budget counts them.
-    pub sent_today_bytes: u64,
-    /// Why there is no connection, in words.
-    pub trouble: Option<String>,
-    /// Why events wait although there is a connection, in words.
-    pub waiting: Option<String>,
-}
-
-impl LinkStatus {
-    /// The facts as they are.
-    pub fn get(&self) -> LinkFacts {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes the facts.
-    pub fn change(&self, change: impl FnOnce(&mut LinkFacts)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
 
 /// Everything the uplink works with.
 pub struct Uplink {
@@ -103,8 +56,6 @@ pub struct Uplink {
     pub status: LinkStatus,
     /// Send everything now (`SIGUSR1`).
     pub flush: Arc<Notify>,
-    /// The first clock reading of this boot's agent.
-    pub started: Reading,
     /// The machine's clocks.
     pub clock: Clock,
     /// The agent's id, for the will.
@@ -126,8 +77,7 @@ enum End {
 impl Uplink {
     /// Sends until `stop` turns true, and then for a few seconds more what is left.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut failures = 0;
-        let mut short_lived = 0;
+        let mut streak = Streak::default();
         while !*stop.borrow_and_update() {
             let Some(endpoint) = self.endpoint.borrow_and_update().clone() else {
                 tokio::select! {
@@ -137,36 +87,41 @@ impl Uplink {
                 continue;
             };
             let (before, opened) = (self.status.get(), Instant::now());
-            let will = remarks::will(self.agent_id, &self.clock);
+            let will = remarks::will(self.agent_id, &self.clock.now());
             let opening = tokio::select! {
                 opening = Link::open(&endpoint, WINDOW_MESSAGES, will) => opening,
                 _ = stop.changed() => continue,
                 changed = self.endpoint.changed() => if changed.is_err() { return } else { continue },
             };
+            let mut client_id = endpoint.device_id.clone();
             let end = match opening {
-                Ok(link) => self.session(link, &mut stop).await,
+                Ok(link) => {
+                    link.client_id.clone_into(&mut client_id);
+                    self.session(link, &mut stop).await
+                }
                 Err(why) => End::Broken(why),
             };
-            self.status.change(|facts| facts.is_connected = false);
-            if let End::Broken(why) = end {
-                let after = self.status.get();
-                // A connection over which something got through was a good one.
-                let got_through = after.acknowledged_messages > before.acknowledged_messages;
-                failures = if got_through { 1 } else { failures + 1 };
-                let was_taken_in = after.connections > before.connections;
-                short_lived = if was_taken_in && opened.elapsed() < SHORT_LIVED { short_lived + 1 } else { 0 };
-                let why = suspect_takeover(why, short_lived, &endpoint.device_id);
-                let pause = back_off(failures, fastrand::f64());
-                warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
-                self.status.change(|facts| facts.trouble = Some(why));
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.changed() => {}
-                    _ = self.endpoint.changed() => failures = 0,
-                }
-            } else {
-                failures = 0;
+            self.status.change(LinkFacts::went_down);
+            let End::Broken(why) = end else {
+                streak = Streak::default();
+                continue;
+            };
+            let after = self.status.get();
+            streak.add(&Broken {
+                was_taken_in: after.connections > before.connections,
+                got_through: after.acknowledged_messages > before.acknowledged_messages,
+                was_idle: after.failed_messages == before.failed_messages,
+                lived: opened.elapsed(),
+            });
+            let (why, pause) = (streak.explain(why, &client_id), streak.pause(fastrand::f64()));
+            warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
+            self.status.change(|facts| facts.failed(why, Instant::now() + pause));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
+                _ = self.endpoint.changed() => streak = Streak::default(),
             }
+            self.status.change(|facts| facts.next_try = None);
         }
     }
 
@@ -198,7 +153,11 @@ impl Uplink {
                 break End::Stopped;
             }
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
-                break End::Broken(format!("the hub acknowledges nothing for {} s", ACKNOWLEDGEMENT.as_secs()));
+                let limit = ACKNOWLEDGEMENT.as_secs();
+                break End::Broken(format!("the hub acknowledges nothing for {limit} s; the link is taken for dead"));
+            }
+            if link.is_up {
+                self.show(&window, &pacing, link.renew_at);
             }
             let renew_at = link.renew_at.filter(|_| !is_renewal_due);
             let wakes = [
@@ -223,6 +182,11 @@ impl Uplink {
                 _ = self.settings.changed() => {}
             }
         };
+        self.end_session(link, &window).await;
+        end
+    }
+
+    async fn end_session(&mut self, link: Link, window: &Window) {
         let failed = window.len() as u64;
         self.status.change(|facts| facts.failed_messages += failed);
         if let Err(error) = self.budget.store() {
@@ -231,7 +195,6 @@ impl Uplink {
         if link.is_up {
             link.close().await;
         }
-        end
     }
 
     fn on_signal(
@@ -245,11 +208,7 @@ impl Uplink {
             Signal::Up => {
                 link.is_up = true;
                 info!("connected to {}", link.address());
-                self.status.change(|facts| {
-                    facts.is_connected = true;
-                    facts.connections += 1;
-                    facts.trouble = None;
-                });
+                self.status.change(LinkFacts::came_up);
                 self.batcher.rewind();
                 // Whatever waited for a connection has waited long enough.
                 pacing.connected(Instant::now(), self.spool.stats().recorded);
@@ -258,6 +217,7 @@ impl Uplink {
             Signal::Acknowledged(pkid) => {
                 let done = window.on_acknowledged(pkid, Instant::now());
                 self.status.change(|facts| {
+                    facts.got_through();
                     facts.acknowledged_messages += done.messages;
                     facts.small_messages += done.small_messages;
                     facts.acknowledged_events += done.events;
@@ -278,9 +238,6 @@ impl Uplink {
     fn fill(&mut self, link: &mut Link, window: &mut Window, pacing: &mut Pacing) -> Result<(), String> {
         let settings = self.settings.borrow_and_update().clone();
         let now = Instant::now();
-        if let Err(error) = self.batcher.keep_offset_of_boot(&self.started) {
-            warn!("cannot keep the clock offset of this boot: {error}");
-        }
         let unread = self.unread();
         if pacing.on_time(now, &settings, unread, self.spool.stats().recorded) {
             self.spool.request_sync();
@@ -291,7 +248,7 @@ impl Uplink {
             let allowance = self.budget.allowance(&reading, settings.max_bytes_per_day, settings.max_message_bytes);
             let [high, _] = self.batcher.next_seq();
             if !allowance.low {
-                waiting = Some(used_up(settings.max_bytes_per_day, allowance));
+                waiting = Some(used_up(settings.max_bytes_per_day, allowance, is_plausible(reading.wall_us)));
             }
             if !allowance.high || (!allowance.low && !pacing.is_due([high, u64::MAX])) {
                 break;
@@ -320,6 +277,19 @@ impl Uplink {
         Ok(())
     }
 
+    /// Tells `status` what this connection does.
+    fn show(&self, window: &Window, pacing: &Pacing, renew_at: Option<Instant>) {
+        let session = SessionFacts {
+            under_way: window.len(),
+            oldest_sent: window.oldest_sent(),
+            is_window_full: !window.has_room(),
+            next_seq: self.batcher.next_seq(),
+            next_send: pacing.next_times(),
+            renew_at,
+        };
+        self.status.change(|facts| facts.session = Some(session));
+    }
+
     /// When what is held back now may go: a new day's budget, or the end of the wait for the clock.
     fn next_release(&self, pacing: &Pacing) -> Option<Instant> {
         let now = Instant::now();
@@ -333,28 +303,13 @@ impl Uplink {
     }
 }
 
-/// A hub closes the older of two connections with one id (MQTT 3.1.1, 3.1.4-2), so two devices with one id push each
-/// other off for ever, and each sees connections that end soon after they were made.
-fn suspect_takeover(why: String, short_lived: u32, client_id: &str) -> String {
-    if short_lived < TAKEOVERS {
-        return why;
-    }
-    format!(
-        "{why}; {short_lived} connections in a row ended soon after the hub took us in: does another device use the id \
-         {client_id}?"
-    )
-}
-
-fn used_up(limit_bytes: Option<u64>, allowance: Allowance) -> String {
-    let (share, who) = if allowance.high { ("half of the", "Low events wait") } else { ("the", "all events wait") };
-    let limit = limit_bytes.unwrap_or(0);
-    format!("{share} day's {limit} bytes (maxBytesPerDay) are used up; {who} for the next day")
-}
-
-/// A random pause between nothing and twice the last one, so that a fleet does not come back all at once.
-fn back_off(failures: u32, random: f64) -> Duration {
-    let ceiling = BACK_OFF.saturating_mul(2_u32.saturating_pow(failures.min(16)));
-    ceiling.min(BACK_OFF_CAP).mul_f64(random.clamp(0.05, 1.0))
+fn used_up(limit_bytes: Option<u64>, allowance: Allowance, is_clock_right: bool) -> String {
+    let (share, who) =
+        if allowance.high { ("half of the", "Low events wait") } else { ("all of the", "all events wait") };
+    let still = if allowance.high { "; High events still go" } else { "" };
+    let until = if is_clock_right { "midnight UTC" } else { "the machine has been up for another full day" };
+    let limit = size(limit_bytes.unwrap_or(0));
+    format!("{share} day's {limit} (maxBytesPerDay) is used up; {who} until {until}{still}")
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -372,10 +327,18 @@ mod tests {
     use crate::render::Renderer;
 
     #[test]
-    fn repeated_takeovers_are_named() {
-        let why = || "closed by peer".to_owned();
-        assert_eq!(suspect_takeover(why(), 2, "press-17"), "closed by peer");
-        assert!(suspect_takeover(why(), 3, "press-17").ends_with("does another device use the id press-17?"));
+    fn a_used_up_budget_says_what_waits_until_when_and_what_still_goes() {
+        let used_up = |high, is_clock_right| used_up(Some(65_536), Allowance { high, low: false }, is_clock_right);
+        assert_eq!(
+            used_up(true, true),
+            "half of the day's 64 KiB (maxBytesPerDay) is used up; Low events wait until midnight UTC; High events \
+             still go"
+        );
+        assert_eq!(
+            used_up(false, false),
+            "all of the day's 64 KiB (maxBytesPerDay) is used up; all events wait until the machine has been up for another \
+             full day"
+        );
     }
 
     #[tokio::test]
@@ -405,7 +368,6 @@ mod tests {
             settings,
             status: LinkStatus::default(),
             flush: Arc::new(Notify::new()),
-            started: clock.now(),
             clock,
             agent_id: Uuid::nil(),
             budget: Budget::load(directory.path().join("sent.json"), &clock.now()),
@@ -416,13 +378,5 @@ mod tests {
         }
         stop.send_replace(true);
         running.await.unwrap();
-    }
-
-    #[test]
-    fn the_pause_grows_to_a_cap_and_is_spread() {
-        assert_eq!(back_off(1, 1.0), Duration::from_secs(2));
-        assert_eq!(back_off(4, 0.5), Duration::from_secs(8));
-        assert_eq!(back_off(u32::MAX, 1.0), BACK_OFF_CAP);
-        assert!(back_off(1, 0.0) > Duration::ZERO);
     }
 }

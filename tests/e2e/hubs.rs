@@ -12,19 +12,19 @@ use crate::iothub::{HUB, IotHub, Proof, Rules};
 use crate::mosquitto::{Authority, command};
 use crate::wait;
 
+mod clock;
+mod files;
+mod identity;
+mod strict;
+mod tls;
+
 const KEY: &str = "c2VjcmV0LWtleS1vZi1wcmVzcy0xNy0wMTIzNDU2Nzg=";
 const BAG: &str = "%24.ct=application%2Fjson&%24.ce=utf-8&messageSource=security-agent";
 
 fn device_rules(device: &str, hub: &str, proof: Proof) -> Rules {
-    Rules {
-        client_id: device.to_owned(),
-        username: Some(format!("{hub}/{device}/?api-version=2021-04-12")),
-        resource: format!("{hub}/devices/{device}"),
-        proof,
-        topic: format!("devices/{device}/messages/events/{BAG}"),
-        max_bytes: 256 * 1024,
-        alpn: None,
-    }
+    let username = Some(format!("{hub}/{device}/?api-version=2021-04-12"));
+    let resource = format!("{hub}/devices/{device}");
+    Rules::of(device, username, resource, proof, format!("devices/{device}/messages/events/{BAG}"))
 }
 
 fn module_rules(device: &str, hub: &str, proof: Proof) -> Rules {
@@ -75,6 +75,10 @@ fn deliver(agent: &mut Agent, hub: &IotHub) {
     assert_eq!(hub.faults(), [""; 0]);
 }
 
+fn has_trouble(words: &str) -> impl Fn(&Value) -> bool {
+    move |status| status["trouble"].as_str().is_some_and(|trouble| trouble.contains(words))
+}
+
 /// A client certificate of the authority.
 fn client_certificate(authority: &Authority) {
     let directory = authority.path("");
@@ -92,6 +96,14 @@ fn client_certificate(authority: &Authority) {
     );
 }
 
+/// The SHA-256 of the authority's server certificate, as openssl prints it.
+fn fingerprint(authority: &Authority) -> String {
+    let mut openssl = command("openssl");
+    openssl.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(authority.path("server.pem"));
+    let told = String::from_utf8(openssl.output().unwrap().stdout).unwrap();
+    told.trim().split_once('=').unwrap().1.to_owned()
+}
+
 #[test]
 fn a_device_with_a_connection_string_is_taken_in_by_iot_hub() {
     let authority = Authority::new();
@@ -101,7 +113,6 @@ fn a_device_with_a_connection_string_is_taken_in_by_iot_hub() {
     // The connection string says who the device is.
     agent.twin["deviceId"] = Value::Null;
     deliver(&mut agent, &hub);
-    assert!(!agent.log().contains(KEY));
 }
 
 #[test]
@@ -153,15 +164,12 @@ fn a_wrong_key_is_named_and_a_key_for_everybody_is_not_used() {
     let hub = IotHub::start(&authority, module_rules("press-55", "localhost", Proof::Key(KEY.to_owned())));
     let mut agent = agent("press-55", &hub, &authority, "sasKeyFile", "d3Jvbmc=", json!({}));
     agent.start();
-    let trouble = |words: &'static str| {
-        move |status: &Value| status["trouble"].as_str().is_some_and(|trouble| trouble.contains(words))
-    };
-    agent.wait_status("the key", trouble("is the shared access key that of press-55/azureiotsecurity"));
+    agent.wait_status("the key", has_trouble("is the shared access key that of press-55/azureiotsecurity"));
     assert!(hub.faults()[0].starts_with("a wrong signature"), "{:?}", hub.faults());
     let secret = agent.path("secret");
     std::fs::write(&secret, KEY).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
-    agent.wait_status("the mode", trouble("is open to everybody (mode 0644) and is not used"));
+    agent.wait_status("the mode", has_trouble("is open to everybody (mode 0644) and is not used"));
     assert_eq!(hub.accepted(), 0);
     // Files are read anew for each connection: a mended one needs no restart.
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -205,16 +213,9 @@ fn a_pinned_certificate_is_trusted_and_another_is_not() {
     let mut agent = agent("press-57", &hub, &authority, "sasKeyFile", KEY, json!({ "caFile": null }));
     agent.twin["connection"]["pinnedCertificate"] = json!("00".repeat(32));
     agent.start();
-    agent
-        .wait_status("the refusal", |status| status["trouble"].as_str().is_some_and(|why| why.contains("certificate")));
+    agent.wait_status("the refusal", has_trouble("certificate"));
     assert_eq!(hub.accepted(), 0);
     agent.kill_9();
-    let out = command("openssl")
-        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
-        .arg(authority.path("server.pem"))
-        .output()
-        .unwrap();
-    let fingerprint = String::from_utf8(out.stdout).unwrap();
-    agent.twin["connection"]["pinnedCertificate"] = json!(fingerprint.trim().split_once('=').unwrap().1);
+    agent.twin["connection"]["pinnedCertificate"] = json!(fingerprint(&authority));
     deliver(&mut agent, &hub);
 }

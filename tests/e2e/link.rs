@@ -7,6 +7,8 @@ use crate::mosquitto::Mosquitto;
 use crate::proxy::Proxy;
 use crate::wait;
 
+use serde_json::json;
+
 /// Cuts behind bytes that fall into the connect packet, into the middle of a message, and far into a batch; then
 /// refuses for a while; then cuts with the acknowledgements lost.
 fn cut_again_and_again(agent: &mut Agent, proxy: &Proxy, from: u16, arrivals: &dyn Fn() -> Vec<Arrival>) -> u16 {
@@ -50,6 +52,7 @@ fn cut_again_and_again(agent: &mut Agent, proxy: &Proxy, from: u16, arrivals: &d
     agent.fail_logins(next..next + 30);
     next += 30;
     wait_ports("what is sent without an answer", next - 30..next - 29, arrivals);
+    agent.wait_words("what is under way", &["\nunder way      ", ", the oldest for "]);
     proxy.cut();
     agent.fail_logins(next..next + 1);
     next += 1;
@@ -104,4 +107,34 @@ fn a_half_open_link_is_noticed_and_everything_is_delivered_on_a_new_one() {
     wait::until_true("a new connection", || proxy.accepted() > accepted);
     wait_ports("every line", 21_000..21_040, || hub.arrivals());
     assert_each_once(21_000..21_040, &hub.arrivals());
+    agent.wait_words("the reason", &[" ago: the hub acknowledges nothing for 45 s; the link is taken for dead\n"]);
+}
+
+#[test]
+fn status_says_in_words_that_the_hub_is_down_the_spool_is_full_and_all_is_well_again() {
+    let mut hub = Hub::start();
+    let port = hub.port;
+    hub.kill_9();
+    let mut agent = Agent::new("press-43", connection(port));
+    agent.set("maxLocalCacheSizeInBytes", json!(65_536));
+    agent.start();
+    agent.wait_collecting();
+    let quota = "the spool has reached its quota of 64 KiB (maxLocalCacheSizeInBytes)";
+    assert!(!agent.status_in_words().contains(quota));
+    agent.wait_words(
+        "the refusal",
+        &["NOT connected for ", "nothing listens at the hub's address and port", "next try       in ", " room for "],
+    );
+    agent.fail_logins(22_000..22_400);
+    let goes = format!("{quota}; Login events of the High lane go first");
+    agent.wait_words(
+        "the full spool",
+        &["events are kept, older ones make room for newer ones", &goes, " Login (made room for newer ones)"],
+    );
+    hub.listen(port);
+    agent.wait_words("the connection", &[", connected for ", "last trouble   ", "acknowledged   last ", "  - "]);
+    // A restart empties the account of losses, and the last line is recorded and sent as ever.
+    assert!(agent.terminate().success());
+    agent.start();
+    agent.wait_words("that all is well", &["all well: connected, nothing waits\n", "; the run before was stopped\n"]);
 }

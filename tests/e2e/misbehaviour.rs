@@ -83,13 +83,15 @@ fn a_refusal_is_named_in_words_and_the_next_welcome_is_taken() {
         (3, "unavailable"),
         (4, "user name or password"),
         (5, "does not authorise"),
+        // A code that MQTT 3.1.1 keeps for later.
+        (200, "200"),
     ];
     // Side by side, because each has its pauses.
     let mut stories: Vec<_> = words
         .into_iter()
         .map(|(code, word)| {
             let broker = FakeBroker::start(Conduct::greeting(Greeting::Refuse(code)));
-            let agent = collecting(&format!("press-6{code}"), &broker);
+            let agent = collecting(&format!("press-60-{code}"), &broker);
             agent.fail_logins(30_000..30_020);
             (code, word, broker, agent)
         })
@@ -121,6 +123,18 @@ fn a_broker_that_never_answers_is_given_up_and_tried_again() {
     assert_eq!(status["events"]["lost"], 0);
     assert_unharmed(&mut agent, &broker, 30_000..30_020);
     assert!(broker.connections() >= 2, "the silent connection was no connection");
+}
+
+#[test]
+fn a_broker_that_closes_without_a_word_is_told_with_what_to_look_at() {
+    let broker = FakeBroker::start(Conduct::greeting(Greeting::Close));
+    let mut agent = collecting("press-68", &broker);
+    agent.fail_logins(30_000..30_020);
+    agent.wait_status("the advice", |status| {
+        status["trouble"].as_str().is_some_and(|trouble| trouble.contains("are the user name and password"))
+    });
+    broker.set_habit(Conduct::good());
+    assert_unharmed(&mut agent, &broker, 30_000..30_020);
 }
 
 #[test]
@@ -196,11 +210,12 @@ fn assert_comes_again(before: &[Received], after: &[Received]) {
 
 #[test]
 fn packets_that_make_no_sense_cost_a_connection_at_most() {
-    let intrusions: [(&str, Vec<u8>); 13] = [
+    let intrusions: [(&str, Vec<u8>); 14] = [
         ("an acknowledgement of nothing", puback(31)),
         ("an acknowledgement of packet 0", puback(0)),
         ("an acknowledgement of the largest packet id", puback(u16::MAX)),
         ("a packet of 256 MB, announced", vec![0x30, 0xff, 0xff, 0xff, 0x7f]),
+        ("a packet larger than the agent takes, sent whole", publish(0, b"a", &vec![b'x'; 512 * 1024])),
         ("a length without an end", vec![0x30, 0xff, 0xff, 0xff, 0xff, 0xff]),
         ("garbage", (0..=255).rev().collect()),
         ("a packet of the reserved type 0", vec![0, 0]),
@@ -211,8 +226,17 @@ fn packets_that_make_no_sense_cost_a_connection_at_most() {
         ("a message nobody subscribed to", publish(1, b"$iothub/methods/POST/reboot/", b"{}")),
         ("a CONNECT", vec![0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 0]),
     ];
+    // Side by side, because an agent that is pushed off again and again takes its time.
+    std::thread::scope(|scope| {
+        for (number, intrusions) in intrusions.chunks(3).enumerate() {
+            scope.spawn(move || intrude(&format!("press-74-{number}"), intrusions));
+        }
+    });
+}
+
+fn intrude(device: &str, intrusions: &[(&str, Vec<u8>)]) {
     let broker = FakeBroker::start(Conduct::good());
-    let mut agent = collecting("press-74", &broker);
+    let mut agent = collecting(device, &broker);
     let mut next = 30_000;
     let log_and_wait = |agent: &Agent, next: &mut u16| {
         agent.fail_logins(*next..*next + 60);
@@ -221,9 +245,9 @@ fn packets_that_make_no_sense_cost_a_connection_at_most() {
     };
     log_and_wait(&agent, &mut next);
     for (what, bytes) in intrusions {
-        eprintln!("{what}");
+        eprintln!("{device}: {what}");
         let connections = broker.connections();
-        broker.plan(Conduct::intrusion(&bytes));
+        broker.plan(Conduct::intrusion(bytes));
         broker.cut();
         wait::until_true("the connection", || broker.connections() > connections);
         log_and_wait(&agent, &mut next);

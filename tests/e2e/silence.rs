@@ -30,6 +30,7 @@ fn live_and_die(agent: &mut Agent, arrivals: &dyn Fn() -> Vec<Arrival>) {
     wait_lifecycle("connectionLost", arrivals, |_| true);
     agent.start();
     wait_lifecycle("started", arrivals, |extra| extra["Before"] == "killed");
+    agent.wait_words("how the run before ended", &["; the run before was killed or crashed\n"]);
     assert!(agent.terminate().success());
     wait_lifecycle("stopping", arrivals, |_| true);
     agent.start();
@@ -75,6 +76,10 @@ fn a_days_budget_holds_low_events_back_and_lets_high_ones_through() {
     assert!(status["waiting"].as_str().unwrap().contains("Low events wait"), "{status}");
     assert!(status["link"]["sentTodayBytes"].as_u64().unwrap() <= 65_536 / 2 + 8192, "{status}");
     assert!(status["connected"].as_bool().unwrap());
+    agent.wait_words(
+        "the budget",
+        &["half of the day's 64 KiB (maxBytesPerDay) is used up", "High events still go\n", " today of 64 KiB a day, "],
+    );
     // A restart is no new day.
     assert!(agent.terminate().success());
     agent.start();
@@ -100,6 +105,7 @@ fn sigusr1_sends_what_would_wait_for_hours() {
     agent.fail_logins(10_000..10_003);
     let status = agent.wait_status("the lines to be recorded", |status| status["events"]["byKind"]["Login"] == 3);
     assert!(status["events"]["acknowledged"].as_u64() < status["events"]["collected"].as_u64(), "{status}");
+    agent.wait_words("when they are sent", &["connected, ", " to be sent within 3 h 5"]);
     agent.signal(Signal::SIGUSR1);
     wait_ports("the lines", 10_000..10_003, || hub.arrivals());
 }

@@ -1,5 +1,6 @@
 //! The real agent, run as a process of its own in a directory of its own.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
@@ -28,6 +29,12 @@ pub struct Agent {
     dir: TempDir,
     /// The twin, as it is written at every start; a story changes it through `set`.
     pub twin: Value,
+    /// What its environment has beside the test's own.
+    pub environment: Vec<(String, String)>,
+    /// Arguments beside those every agent gets.
+    pub options: Vec<String>,
+    /// A program and its first arguments that make room for the agent and become it.
+    pub inside: Vec<String>,
     child: Option<Child>,
 }
 
@@ -55,7 +62,8 @@ impl Agent {
                 },
             } },
         });
-        Agent { dir, twin, child: None }
+        let (environment, options, inside) = Default::default();
+        Agent { dir, twin, environment, options, inside, child: None }
     }
 
     /// Sets a published key.
@@ -88,9 +96,13 @@ impl Agent {
         assert!(self.child.is_none(), "the agent runs already");
         self.write_twin();
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(binary())
+        let mut words = self.inside.iter().map(OsStr::new).chain([binary().as_os_str()]);
+        let child = Command::new(words.next().expect("at least the agent"))
+            .args(words)
             .args(["run", "--config"])
             .arg(self.config())
+            .args(&self.options)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -138,10 +150,15 @@ impl Agent {
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
     }
 
+    /// A file of its directory in `/proc`.
+    pub fn proc(&self, name: &str) -> String {
+        let pid = self.child.as_ref().expect("the agent was started").id();
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{name}")).unwrap()).into_owned()
+    }
+
     /// The most memory it ever had resident (`VmHWM`, proc_pid_status(5)): KiB.
     pub fn peak_resident_kib(&self) -> u64 {
-        let pid = self.child.as_ref().expect("the agent was started").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
         line.trim().strip_suffix(" kB").expect("in kB").parse().unwrap()
     }
@@ -165,6 +182,22 @@ impl Agent {
             .map_err(|error| format!("status is no JSON ({error}): {}", String::from_utf8_lossy(&out.stdout)))
     }
 
+    /// `edgewarden status` as people read it; without an answer, why there is none.
+    pub fn status_in_words(&self) -> String {
+        let config = self.config();
+        let out = cli(&["status", "--config", config.to_str().unwrap()]);
+        String::from_utf8_lossy(if out.status.success() { &out.stdout } else { &out.stderr }).into_owned()
+    }
+
+    /// Waits until all of these are in the words of status.
+    pub fn wait_words(&self, what: &str, words: &[&str]) {
+        wait::until(what, || {
+            let page = self.status_in_words();
+            let missing: Vec<_> = words.iter().filter(|words| !page.contains(**words)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not in\n{page}")) }
+        });
+    }
+
     /// Waits until status satisfies the question, and gives it.
     pub fn wait_status(&mut self, what: &str, ask: impl Fn(&Value) -> bool) -> Value {
         wait::until(what, || {
@@ -180,9 +213,14 @@ impl Agent {
 
     /// Appends one failed login per port to the log file, each of which must become exactly one row.
     pub fn fail_logins(&self, ports: Range<u16>) {
+        self.fail_logins_at(ports, Timestamp::now);
+    }
+
+    /// The same on a machine with another clock.
+    pub fn fail_logins_at(&self, ports: Range<u16>, now: impl Fn() -> Timestamp) {
         let mut file = OpenOptions::new().append(true).open(self.path("auth.log")).unwrap();
         for port in ports {
-            let now = Timestamp::now();
+            let now = now();
             let pid = u32::from(port);
             // One write per line, as a syslog daemon does it.
             let line =

@@ -35,6 +35,8 @@ pub enum Greeting {
     Refuse(u8),
     /// No answer; the connection stays open.
     Silence,
+    /// The end of the connection, without an answer.
+    Close,
     /// CONNACK, and the end of the connection right behind it.
     AcceptAndClose,
 }
@@ -245,6 +247,7 @@ impl Connection {
         match self.conduct.greeting {
             Greeting::Accept => self.stream.write_all(&[0x20, 2, 0, 0]),
             Greeting::Silence => Ok(()),
+            Greeting::Close => self.close(),
             Greeting::Refuse(code) => {
                 self.stream.write_all(&[0x20, 2, 0, code])?;
                 self.close()

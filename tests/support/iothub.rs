@@ -2,24 +2,29 @@
 //! with a right signature that has not expired, and one connection of each identity. What is not as it must be is noted
 //! as a fault and closes the connection, so that one wrong byte fails a test.
 //!
-//! It reads MQTT 3.1.1 itself (OASIS standard, chapters 2 and 3), so that the client's own codec is not its judge.
+//! It reads MQTT 3.1.1 itself, so that the client's own codec is not its judge. `wire` says what a client may send,
+//! `twin` keeps the twin of the identity.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64ct::{Base64, Encoding};
-use ring::hmac;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ALL_VERSIONS, RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use serde_json::Value;
 
 use crate::arrivals::{Arrival, of_message};
 use crate::mosquitto::Authority;
+use twin::{Session, Twin};
+use wire::{check_connect, check_publish, packet};
+
+#[path = "iothub/twin.rs"]
+mod twin;
+#[path = "iothub/wire.rs"]
+mod wire;
 
 /// The hub's name, which is in user names and tokens.
 pub const HUB: &str = "test-hub.azure-devices.net";
@@ -31,6 +36,8 @@ pub enum Proof {
     Key(String),
     /// With a certificate of the hub's authority.
     Certificate,
+    /// With this password.
+    Password(String),
 }
 
 /// What the broker asks for.
@@ -50,6 +57,18 @@ pub struct Rules {
     pub max_bytes: usize,
     /// The application protocol the client must name.
     pub alpn: Option<String>,
+    /// The versions of TLS it speaks.
+    pub tls: &'static [&'static SupportedProtocolVersion],
+    /// How far its clock is ahead of the device's: seconds.
+    pub ahead_s: u64,
+}
+
+impl Rules {
+    /// A device of Azure IoT Hub that publishes to `topic`.
+    pub fn of(client_id: &str, username: Option<String>, resource: String, proof: Proof, topic: String) -> Rules {
+        let (client_id, max_bytes) = (client_id.to_owned(), 256 * 1024);
+        Rules { client_id, username, resource, proof, topic, max_bytes, alpn: None, tls: ALL_VERSIONS, ahead_s: 0 }
+    }
 }
 
 /// What was seen.
@@ -59,12 +78,13 @@ struct Seen {
     accepted: u64,
     /// Connections that were closed because their token had expired.
     expired: u64,
+    /// Connections that were closed because a newer one came.
+    displaced: u64,
     faults: Vec<String>,
     /// The largest message: bytes.
     largest: usize,
     messages: Vec<Value>,
-    /// Which connection of an identity is the newest.
-    newest: BTreeMap<String, u64>,
+    twin: Twin,
 }
 
 /// A running broker.
@@ -77,7 +97,12 @@ pub struct IotHub {
 impl IotHub {
     /// Starts one whose certificate `authority` vouches for.
     pub fn start(authority: &Authority, rules: Rules) -> IotHub {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        IotHub::start_on(0, authority, rules)
+    }
+
+    /// Starts one on this port; 0 is any free one.
+    pub fn start_on(port: u16, authority: &Authority, rules: Rules) -> IotHub {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (tls, into) = (Arc::new(tls(authority, &rules)), Arc::clone(&seen));
@@ -104,6 +129,21 @@ impl IotHub {
         self.seen.lock().unwrap().expired
     }
 
+    /// Connections that a newer one of the same identity ended.
+    pub fn displaced(&self) -> u64 {
+        self.seen.lock().unwrap().displaced
+    }
+
+    /// Changes the desired properties, as the service does it: null takes a property away.
+    pub fn change_desired(&self, patch: &Value) {
+        self.seen.lock().unwrap().twin.change_desired(patch);
+    }
+
+    /// What the device has reported, and its version.
+    pub fn reported(&self) -> (Value, u64) {
+        self.seen.lock().unwrap().twin.reported()
+    }
+
     /// What was not as the rules say.
     pub fn faults(&self) -> Vec<String> {
         self.seen.lock().unwrap().faults.clone()
@@ -114,6 +154,12 @@ impl IotHub {
         self.seen.lock().unwrap().largest
     }
 
+    /// The events that arrived, whole.
+    pub fn events(&self) -> Vec<Value> {
+        let seen = self.seen.lock().unwrap();
+        seen.messages.iter().flat_map(|message| message["Events"].as_array().expect("it has Events").clone()).collect()
+    }
+
     /// What arrived.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.seen.lock().unwrap().messages.iter().flat_map(of_message).collect()
@@ -122,9 +168,9 @@ impl IotHub {
 
 fn tls(authority: &Authority, rules: &Rules) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(rules.tls);
     let builder = match rules.proof {
-        Proof::Key(_) => builder.unwrap().with_no_client_auth(),
+        Proof::Key(_) | Proof::Password(_) => builder.unwrap().with_no_client_auth(),
         Proof::Certificate => {
             let mut roots = RootCertStore::empty();
             roots.add(CertificateDer::from_pem_file(authority.path("ca.pem")).unwrap()).unwrap();
@@ -143,9 +189,8 @@ fn tls(authority: &Authority, rules: &Rules) -> ServerConfig {
 fn serve(stream: TcpStream, tls: Arc<ServerConfig>, rules: &Rules, seen: &Mutex<Seen>) -> Result<(), String> {
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
-    let never = || false;
     // A client that goes away before it said anything, as one that does not trust us, broke no rule.
-    let Some((kind, body)) = packet(&mut stream, &never) else { return Ok(()) };
+    let Some((kind, body)) = packet(&mut stream, |_| false) else { return Ok(()) };
     if kind != 0x10 {
         return Err(format!("the first packet is {kind:#x}, no CONNECT"));
     }
@@ -162,153 +207,51 @@ fn serve(stream: TcpStream, tls: Arc<ServerConfig>, rules: &Rules, seen: &Mutex<
     let number = {
         let mut seen = seen.lock().unwrap();
         seen.accepted += 1;
-        let newest = seen.newest.entry(rules.client_id.clone()).or_default();
-        *newest += 1;
-        *newest
+        seen.accepted
     };
     stream.write_all(&[0x20, 2, 0, 0]).unwrap();
-    let is_over =
-        || now() >= expiry || seen.lock().unwrap().newest.get(&rules.client_id).is_none_or(|newest| *newest != number);
-    while let Some((kind, body)) = packet(&mut stream, &is_over) {
+    let mut session = Session::default();
+    loop {
+        let next = packet(&mut stream, |stream| {
+            let seen = seen.lock().unwrap();
+            let changes = session.changes(&seen.twin);
+            let is_gone = stream.write_all(&changes).and_then(|()| stream.flush()).is_err();
+            is_gone || now(rules) >= expiry || seen.accepted != number
+        });
+        let Some((kind, body)) = next else { break };
         let answer = match kind {
-            0x30..=0x3f => {
-                let (id, message) = check_publish(kind, &body, rules)?;
-                let mut seen = seen.lock().unwrap();
-                seen.messages.push(message);
-                seen.largest = seen.largest.max(body.len());
-                vec![0x40, 2, id[0], id[1]]
-            }
-            0xc0 => vec![0xd0, 0],
             0xe0 => return Ok(()),
-            other => return Err(format!("packet {other:#x} is not expected")),
+            _ => answer(kind, &body, rules, &mut seen.lock().unwrap(), &mut session)?,
         };
         if stream.write_all(&answer).and_then(|()| stream.flush()).is_err() {
             return Ok(());
         }
     }
-    if now() >= expiry {
-        seen.lock().unwrap().expired += 1;
-    }
+    let mut seen = seen.lock().unwrap();
+    seen.expired += u64::from(now(rules) >= expiry);
+    seen.displaced += u64::from(seen.accepted != number);
     Ok(())
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// The next packet: its first byte and its body. `None` when the connection is over.
-fn packet(stream: &mut impl Read, is_over: &dyn Fn() -> bool) -> Option<(u8, Vec<u8>)> {
-    let mut read = |bytes: usize| -> Option<Vec<u8>> {
-        let mut buffer = vec![0; bytes];
-        let mut filled = 0;
-        while filled < bytes {
-            match stream.read(&mut buffer[filled..]) {
-                Ok(0) => return None,
-                Ok(more) => filled += more,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(_) => return None,
+/// What is said to a packet. An error is a fault of the client's.
+fn answer(kind: u8, body: &[u8], rules: &Rules, seen: &mut Seen, session: &mut Session) -> Result<Vec<u8>, String> {
+    match kind {
+        0x30..=0x3f => {
+            if let Some(answer) = session.on_publish(kind, body, &mut seen.twin) {
+                return answer;
             }
-            if is_over() {
-                return None;
-            }
+            let (id, message) = check_publish(kind, body, rules)?;
+            seen.messages.push(message);
+            seen.largest = seen.largest.max(body.len());
+            Ok(vec![0x40, 2, id[0], id[1]])
         }
-        Some(buffer)
-    };
-    let first = read(1)?[0];
-    let (mut length, mut shift) = (0_usize, 0);
-    loop {
-        let byte = read(1)?[0];
-        length |= usize::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    Some((first, if length == 0 { Vec::new() } else { read(length)? }))
-}
-
-/// Takes a text with its length in front off the body.
-fn text(body: &mut &[u8]) -> Result<String, String> {
-    let (length, rest) = body.split_first_chunk::<2>().ok_or("a text is cut off")?;
-    let length = usize::from(u16::from_be_bytes(*length));
-    let (text, rest) = rest.split_at_checked(length).ok_or("a text is cut off")?;
-    *body = rest;
-    String::from_utf8(text.to_vec()).map_err(|error| error.to_string())
-}
-
-/// Checks a CONNECT (3.1) and gives the time the connection ends: seconds since the Unix epoch.
-fn check_connect(mut body: &[u8], rules: &Rules) -> Result<u64, String> {
-    let protocol = text(&mut body)?;
-    let ([level, flags, _, _], rest) = body.split_first_chunk::<4>().ok_or("CONNECT is cut off")?;
-    body = rest;
-    if (protocol.as_str(), *level) != ("MQTT", 4) {
-        return Err(format!("the protocol is {protocol} {level}"));
-    }
-    let client_id = text(&mut body)?;
-    check_will(*flags, &mut body, rules)?;
-    let username = if flags & 0x80 != 0 { Some(text(&mut body)?) } else { None };
-    let password = if flags & 0x40 != 0 { Some(text(&mut body)?) } else { None };
-    if flags & 0x01 != 0 || !body.is_empty() {
-        return Err(format!("connect flags {flags:#x} or bytes behind: {body:?}"));
-    }
-    if client_id != rules.client_id || username != rules.username {
-        return Err(format!("client id {client_id:?}, user name {username:?}"));
-    }
-    match (&rules.proof, password) {
-        (Proof::Certificate, None) => Ok(u64::MAX),
-        (Proof::Key(key), Some(token)) => check_token(&token, key, &rules.resource),
-        (_, password) => Err(format!("password {password:?}")),
+        0x80..=0x8f => session.subscribe(kind, body, &seen.twin),
+        0xc0 => Ok(vec![0xd0, 0]),
+        other => Err(format!("packet {other:#x} is not expected")),
     }
 }
 
-/// A will goes to the telemetry topic (3.1.2.5; IoT Hub adds the property `iothub-MessageType:Will`).
-fn check_will(flags: u8, body: &mut &[u8], rules: &Rules) -> Result<(), String> {
-    if flags & 0x04 == 0 {
-        return if flags & 0x38 == 0 { Ok(()) } else { Err(format!("connect flags {flags:#x} without a will")) };
-    }
-    let (topic, message) = (text(body)?, text(body)?);
-    if flags & 0x30 > 1 << 4 || topic != rules.topic || !message.contains("connectionLost") {
-        return Err(format!("will to {topic:?} with flags {flags:#x}: {message}"));
-    }
-    Ok(())
-}
-
-fn check_token(token: &str, key: &str, resource: &str) -> Result<u64, String> {
-    let fault = |what: &str| format!("{what} in token {token}");
-    let fields = token.strip_prefix("SharedAccessSignature ").ok_or_else(|| fault("no prefix"))?;
-    let parts: Vec<_> = fields.split('&').map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
-    let [("sr", sr), ("sig", sig), ("se", se)] = parts[..] else { return Err(fault("other fields")) };
-    if decoded(sr) != resource || sr.contains('/') {
-        return Err(fault("another resource"));
-    }
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &Base64::decode_vec(key).unwrap());
-    let signature = Base64::decode_vec(&decoded(sig)).map_err(|_| fault("no base64"))?;
-    hmac::verify(&key, format!("{sr}\n{se}").as_bytes(), &signature).map_err(|_| fault("a wrong signature"))?;
-    se.parse().ok().filter(|expiry| *expiry > now()).ok_or_else(|| fault("a time that is over"))
-}
-
-fn decoded(text: &str) -> String {
-    let mut parts = text.split('%');
-    let mut out = parts.next().unwrap().to_owned();
-    for part in parts {
-        out.push(char::from(u8::from_str_radix(&part[..2], 16).unwrap()));
-        out += &part[2..];
-    }
-    out
-}
-
-/// Checks a PUBLISH (3.3) and gives its packet id and its message.
-fn check_publish(kind: u8, mut body: &[u8], rules: &Rules) -> Result<([u8; 2], Value), String> {
-    if kind & 0x07 != 0x02 {
-        return Err(format!("PUBLISH {kind:#x} is not QoS 1 without retain"));
-    }
-    if body.len() > rules.max_bytes {
-        return Err(format!("a message of {} bytes", body.len()));
-    }
-    let topic = text(&mut body)?;
-    if topic != rules.topic {
-        return Err(format!("topic {topic}"));
-    }
-    let (id, payload) = body.split_first_chunk::<2>().ok_or("PUBLISH has no packet id")?;
-    Ok((*id, serde_json::from_slice(payload).map_err(|error| error.to_string())?))
+/// The hub's clock: seconds since the Unix epoch.
+fn now(rules: &Rules) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + rules.ahead_s
 }

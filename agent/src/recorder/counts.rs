@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use collector_common::event::kind::{Kind, Lane};
 use collector_common::event::payload::{DroppedEvents, Payload};
 
+use crate::spool::damage::Damage;
+
 /// Why events were lost, in the words of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -44,6 +46,8 @@ struct Shared {
     collected_by_lane: [AtomicU64; 2],
     lost: Mutex<LostTable>,
     reported: Mutex<Reported>,
+    damage: Mutex<Damage>,
+    fitted: [AtomicU64; 2],
     /// Reports that the hub has not acknowledged: their number in the High lane, and what had been reported before.
     on_the_way: Mutex<Vec<(u64, Reported)>>,
 }
@@ -106,6 +110,38 @@ impl Counts {
     pub(super) fn add_lost(&self, lane: Lane, kind: impl Into<Option<Kind>>, cause: Cause, events: u64) {
         let mut lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost[lane.index()][cause as usize][place(kind.into())] += events;
+    }
+}
+
+/// What had to be changed to fit into a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fitted {
+    /// Observations that became several events.
+    pub split: u64,
+    /// Events in which a text was cut down.
+    pub cut: u64,
+}
+
+impl Counts {
+    /// What had to be changed to fit into a message.
+    pub fn fitted(&self) -> Fitted {
+        let [split, cut] = self.0.fitted.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Fitted { split, cut }
+    }
+
+    pub(super) fn add_fitted(&self, fitted: Fitted) {
+        self.0.fitted[0].fetch_add(fitted.split, Ordering::Relaxed);
+        self.0.fitted[1].fetch_add(fitted.cut, Ordering::Relaxed);
+    }
+
+    /// What was found damaged since the start, as far as it was told.
+    pub fn damage(&self) -> Damage {
+        self.0.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers damage that was told.
+    pub fn note_damage(&self, damage: &Damage) {
+        self.0.damage.lock().unwrap_or_else(PoisonError::into_inner).add(damage);
     }
 }
 

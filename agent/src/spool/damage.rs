@@ -28,6 +28,13 @@ impl Damage {
             self.more += 1;
         }
     }
+
+    /// Adds what was found elsewhere or later.
+    pub fn add(&mut self, other: &Damage) {
+        other.sentences.iter().cloned().for_each(|sentence| self.note(sentence));
+        self.more += other.more;
+        self.lost += other.lost;
+    }
 }
 
 /// So many gaps are remembered. Beyond them one that is met again counts again, which is better than not at all.

@@ -11,8 +11,9 @@ use collector_common::event::kind::{Kind, Lane};
 
 use super::Dropped;
 use super::lane::LaneFiles;
+use super::outlook::{Outlook, Troubles};
 use super::record::{Record, StoredCursor, StoredEvent};
-use super::room::{GivenUp, is_short};
+use super::room::{GivenUp, free};
 use super::scan::keep_newest;
 use super::state::State;
 use super::usage::ByKind;
@@ -37,6 +38,7 @@ pub struct Inner {
     /// Recorded since the start, up to the limit for first rows: bytes.
     pub first_rows: ByKind,
     pub is_disk_short: bool,
+    pub troubles: Troubles,
     /// Held while the agent runs.
     pub lock: File,
 }
@@ -63,6 +65,19 @@ impl Inner {
 
     fn segment_bytes(&self) -> u64 {
         SEGMENT_BYTES.min(self.quota_bytes / 8)
+    }
+
+    pub fn outlook(&self) -> Outlook {
+        let victim = |lane: Lane| self.lanes[lane.index()].usage().victim().map(|victim| (lane, victim.kind));
+        let free = free(&self.directory);
+        Outlook {
+            disk_lacks: free.lack,
+            // What makes room frees no more than a segment.
+            is_full: self.bytes() + self.segment_bytes() >= self.quota_bytes,
+            room_bytes: self.quota_bytes.saturating_sub(self.bytes()).min(free.bytes),
+            next_to_go: [Lane::Low, Lane::High].into_iter().find_map(victim),
+            troubles: self.troubles.list(),
+        }
     }
 
     pub fn append_event(&mut self, lane: Lane, event: StoredEvent) -> Result<Dropped, (io::Error, Dropped)> {
@@ -100,7 +115,7 @@ impl Inner {
     fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
         let needs_segment = self.needs_segment(lane);
         if needs_segment {
-            self.is_disk_short = is_short(&self.directory);
+            self.is_disk_short = free(&self.directory).lack.is_some();
         }
         // On a disk that is short a new segment takes the room of what goes for it, and no more: somebody else's files
         // must not cost all events.
@@ -113,17 +128,28 @@ impl Inner {
         self.lanes[lane.index()].append(record)
     }
 
-    fn all_cursors(&self) -> Vec<StoredCursor> {
+    /// All cursors, for a lane to write down: what they stand behind in the other lane is made safe first.
+    fn all_cursors(&mut self, lane: Lane) -> Vec<StoredCursor> {
+        let other = &mut self.lanes[lane.other().index()];
+        if !other.is_distrusted()
+            && let Some((file, seq, bytes)) = other.begin_sync()
+        {
+            match file.sync_data() {
+                Ok(()) => other.end_sync(&file, seq, bytes),
+                // Its next sync writes it again.
+                Err(error) => other.distrust(&error),
+            }
+        }
         self.cursors.values().cloned().collect()
     }
 
     fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors();
+        let cursors = self.all_cursors(lane);
         self.lanes[lane.index()].begin_segment(cursors)
     }
 
     pub fn begin_again(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors();
+        let cursors = self.all_cursors(lane);
         self.lanes[lane.index()].begin_again(cursors)
     }
 
@@ -146,7 +172,7 @@ impl Inner {
 
     fn give_up_without_room(&mut self, dropped: &mut Dropped) -> io::Result<()> {
         for lane in [Lane::Low, Lane::High] {
-            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors());
+            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors(lane));
             let files = &mut self.lanes[lane.index()];
             let given_up = files.remove_oldest(acked)?;
             if dropped.add(lane, given_up) {
@@ -169,12 +195,13 @@ impl Inner {
         if !self.directory.join("lock").exists() {
             self.lock = lock(&self.directory)?;
         }
-        let cursors = self.all_cursors();
-        for (files, acked) in self.lanes.iter_mut().zip(self.state.acked) {
-            if !files.is_in_place() {
+        for lane in Lane::ALL {
+            if !self.lanes[lane.index()].is_in_place() {
+                let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors(lane));
+                let files = &mut self.lanes[lane.index()];
                 let path = files.directory.display().to_string();
                 files.damage.note(format!("{path} was removed or replaced while the agent ran; it is made anew"));
-                files.restore(acked, cursors.clone())?;
+                files.restore(acked, cursors)?;
             }
         }
         self.store_state()

@@ -32,6 +32,8 @@ pub struct LaneFiles {
     pub(super) synced_bytes: u64,
     /// Something was appended since the last sync.
     pub is_dirty: bool,
+    /// A cursor is in what was appended since.
+    pub moves_cursor: bool,
     /// A sync failed. The kernel may have marked the pages clean all the same, so another sync of the same file proves
     /// nothing (<https://lwn.net/Articles/752063/>): what was not synced is written again to a new segment.
     pub(super) is_distrusted: bool,
@@ -97,6 +99,7 @@ impl LaneFiles {
             synced_seq: 0,
             synced_bytes: 0,
             is_dirty: false,
+            moves_cursor: false,
             is_distrusted: false,
             kept_from: 1,
             read_seq: 1,
@@ -197,7 +200,7 @@ impl LaneFiles {
             return self.begin_again(cursors);
         }
         self.install(self.next_seq, cursors, &[], None)?;
-        (self.synced_seq, self.is_dirty) = (self.next_seq - 1, false);
+        (self.synced_seq, self.is_dirty, self.moves_cursor) = (self.next_seq - 1, false, false);
         Ok(())
     }
 
@@ -253,6 +256,7 @@ impl LaneFiles {
             before.usage = None;
         }
         (self.synced_seq, self.is_dirty, self.is_distrusted) = (self.next_seq - 1, false, false);
+        self.moves_cursor = false;
         Ok(())
     }
 
@@ -298,6 +302,7 @@ impl LaneFiles {
         last.bytes += frame.len() as u64;
         self.written_bytes += frame.len() as u64;
         self.is_dirty = true;
+        self.moves_cursor |= !record.cursors().is_empty();
         if let Some((event, is_first)) = record.event() {
             self.next_seq += 1;
             if let (Some(kind), Some(usage)) = (event.kind(), &mut last.usage) {
@@ -310,6 +315,7 @@ impl LaneFiles {
     /// What to sync, and up to which event and which byte that makes the lane safe; `None` when there is nothing new.
     pub fn begin_sync(&mut self) -> Option<(Arc<File>, u64, u64)> {
         let (tail, bytes) = (self.tail.clone()?, self.segments.last()?.bytes);
+        self.moves_cursor = false;
         std::mem::take(&mut self.is_dirty).then(|| (tail, self.next_seq - 1, bytes))
     }
 

@@ -32,9 +32,27 @@ pub enum GivenUp {
     Nothing,
 }
 
-/// Whether a file system is so full that the spool must not grow. One that cannot say is not.
-pub fn is_short(directory: &Path) -> bool {
-    let Ok(stat) = statvfs(directory) else { return false };
+/// What a file system has too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Bytes.
+    Space,
+    /// Inodes: no file can be made, however much space there is.
+    Inodes,
+}
+
+/// How a file system stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// What it has so little of that the spool must not grow.
+    pub lack: Option<Lack>,
+    /// How much the spool may still take: bytes.
+    pub bytes: u64,
+}
+
+/// Looks at a file system. One that cannot say lacks nothing.
+pub fn free(directory: &Path) -> Free {
+    let Ok(stat) = statvfs(directory) else { return Free { lack: None, bytes: u64::MAX } };
     // `fsblkcnt_t` is 32 bits wide on some machines.
     #[allow(clippy::useless_conversion)]
     let [free, all, inodes_free, inodes] = [
@@ -45,17 +63,21 @@ pub fn is_short(directory: &Path) -> bool {
     ];
     #[allow(clippy::useless_conversion)]
     let block = u64::from(stat.fragment_size());
-    free.saturating_mul(block) < RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART)
-        || inodes > 0 && inodes_free < RESERVE_INODES
+    let reserve = RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART);
+    match free.saturating_mul(block).checked_sub(reserve) {
+        None => Free { lack: Some(Lack::Space), bytes: 0 },
+        Some(bytes) => {
+            let lacks_inodes = inodes > 0 && inodes_free < RESERVE_INODES;
+            Free { lack: lacks_inodes.then_some(Lack::Inodes), bytes }
+        }
+    }
 }
 
 impl LaneFiles {
     /// Gives up events of the kind that uses most, from the oldest segment that holds any.
     pub fn give_up(&mut self, acked: u64, segment_bytes: u64) -> io::Result<GivenUp> {
         self.know_usage();
-        let mut usage = Usage::default();
-        self.segments.iter().filter_map(|segment| segment.usage).for_each(|each| usage.add_all(&each));
-        let Some(victim) = usage.victim() else {
+        let Some(victim) = self.usage().victim() else {
             // Nothing but records of a later version, damage, or what is acknowledged.
             return if self.segments.len() > 1 { self.remove_oldest(acked) } else { Ok(GivenUp::Nothing) };
         };
@@ -64,6 +86,13 @@ impl LaneFiles {
             Some(index) if index + 1 < self.segments.len() => self.sift(index, victim, acked, segment_bytes),
             _ => Ok(GivenUp::BeginSegment),
         }
+    }
+
+    /// What the segments hold, as far as it is known.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        self.segments.iter().filter_map(|segment| segment.usage).for_each(|each| usage.add_all(&each));
+        usage
     }
 
     /// Reads the segments of which nobody has said what they hold.

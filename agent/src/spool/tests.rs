@@ -50,6 +50,31 @@ fn an_event_is_read_only_after_it_was_synced() {
 }
 
 #[test]
+fn no_cursor_is_safe_before_the_events_it_stands_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 80 * 1024).unwrap();
+    let synced = || *spool.watch_synced().borrow();
+    for lane in Lane::ALL {
+        spool.append(lane, event("begins a segment"), None).unwrap();
+        spool.sync(lane).unwrap();
+    }
+    // The next one is in the other lane.
+    spool.append(Lane::Low, event("a"), cursor("1")).unwrap();
+    spool.append(Lane::High, event("no cursor"), None).unwrap();
+    assert_eq!(synced(), [1, 1], "nothing but a cursor makes anybody wait");
+    spool.append(Lane::High, event("b"), cursor("2")).unwrap();
+    assert_eq!(synced(), [1, 2]);
+    spool.append_cursor(cursor("3").unwrap()).unwrap();
+    assert_eq!(synced(), [3, 2]);
+    // A new segment begins with all cursors.
+    spool.append(Lane::Low, event("c"), cursor("4")).unwrap();
+    spool.append(Lane::High, event(&"x".repeat(11 * 1024)), None).unwrap();
+    assert_eq!(synced(), [3, 2]);
+    spool.append(Lane::High, event("d"), None).unwrap();
+    assert_eq!(synced(), [4, 3]);
+}
+
+#[test]
 fn a_restart_goes_on_at_the_first_unacknowledged_event_and_numbers_go_on() {
     let directory = tempfile::tempdir().unwrap();
     for _ in 0..2 {
@@ -540,4 +565,34 @@ fn a_spool_that_was_removed_is_made_anew_and_what_is_lost_is_counted() {
     drop(spool);
     let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
     assert_eq!((opened.damage, opened.cursors["journal"].as_str()), (vec![], "the place"));
+}
+
+#[test]
+fn what_the_disk_refuses_is_told_while_it_lasts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("x"), None).unwrap();
+    spool.lock().lanes[0].distrust(&io::Error::other("a test"));
+    let in_the_way = directory.path().join("spool/high/00000000000000000001.new");
+    fs::create_dir(&in_the_way).unwrap();
+    spool.sync(Lane::High).unwrap_err();
+    let troubles = spool.outlook().troubles;
+    assert!(troubles[0].1.starts_with("cannot make the events of the High lane safe (fdatasync): "), "{troubles:?}");
+    fs::remove_dir(&in_the_way).unwrap();
+    spool.sync(Lane::High).unwrap();
+    assert_eq!(spool.outlook().troubles, []);
+}
+
+#[test]
+fn the_outlook_says_how_much_room_is_left_and_what_goes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let quota = 64 * 1024;
+    let (spool, _) = Spool::open(directory.path(), quota).unwrap();
+    let outlook = spool.outlook();
+    assert_eq!((outlook.is_full, outlook.room_bytes, outlook.next_to_go), (false, quota, None));
+    while spool.append(Lane::Low, event(&"x".repeat(1000)), None).unwrap() == Dropped::default() {}
+    let outlook = spool.outlook();
+    let kind = event("x").kind().unwrap();
+    assert_eq!((outlook.is_full, outlook.next_to_go), (true, Some((Lane::Low, kind))));
+    assert!(outlook.room_bytes <= quota / 4, "{outlook:?}");
 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use collector_common::clock::Reading;
 use collector_common::event::kind::Lane;
 use collector_common::event::wire::{MESSAGE_END, message_start};
 use uuid::Uuid;
@@ -88,11 +87,6 @@ impl Batcher {
         self.held.iter().any(Option::is_some)
     }
 
-    /// [`Renderer::keep_offset_of_boot`].
-    pub fn keep_offset_of_boot(&self, first: &Reading) -> io::Result<()> {
-        self.renderer.keep_offset_of_boot(first)
-    }
-
     /// The next message. `None` when there is nothing that may be sent: what is not synced waits.
     pub fn next(&mut self, limits: Limits) -> io::Result<Option<Message>> {
         let mut message = Message { text: self.start.clone(), through: [None, None], events: 0 };
@@ -131,7 +125,12 @@ impl Batcher {
                 Some(event) => event,
                 None => match self.spool.read(lane)? {
                     Some(event) => event,
-                    None => return Ok(false),
+                    None => {
+                        // Numbers of events that are gone are passed over: they would be due for ever.
+                        let next_seq = &mut self.next_seq[lane.index()];
+                        *next_seq = self.spool.next_to_read(lane).max(*next_seq);
+                        return Ok(false);
+                    }
                 },
             };
             if limits.hold_suspect && self.renderer.may_be_corrected(&event) {
@@ -247,6 +246,19 @@ mod tests {
         batcher.rewind();
         let again = batcher.next(limits(8192)).unwrap().unwrap();
         assert_eq!(again.text, messages[0].text);
+    }
+
+    #[test]
+    fn what_is_gone_is_not_due() {
+        let (directory, spool, mut batcher) = spool_with(&[(Lane::Low, &[10]), (Lane::Low, &[10])]);
+        assert_eq!(batcher.next_seq(), [1, 1]);
+        let path = directory.path().join("spool/low/00000000000000000001.seg");
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(batcher.next(limits(8192)).unwrap().unwrap().through, [None, Some(1)]);
+        assert!(batcher.next(limits(8192)).unwrap().is_none());
+        assert_eq!(batcher.next_seq(), [1, spool.stats().recorded[1] + 1]);
     }
 
     #[test]

@@ -71,7 +71,12 @@ impl Pacing {
     /// When to look again, if anything is unread at all.
     pub fn next_wake(&self, unread: [(u64, u64); 2]) -> Option<Instant> {
         let waiting = Lane::ALL.map(Lane::index).into_iter().filter(|lane| unread[*lane].0 > 0);
-        waiting.filter_map(|lane| self.last_due[lane].checked_add(self.interval[lane])).min()
+        waiting.filter_map(|lane| self.next_times()[lane]).min()
+    }
+
+    /// When each lane's interval ends.
+    pub fn next_times(&self) -> [Option<Instant>; 2] {
+        Lane::ALL.map(Lane::index).map(|lane| self.last_due[lane].checked_add(self.interval[lane]))
     }
 }
 

@@ -25,6 +25,7 @@ struct Message {
     through: [Option<u64>; 2],
     events: u64,
     bytes: usize,
+    sent: Instant,
     pkid: Option<u16>,
     is_acknowledged: bool,
 }
@@ -73,12 +74,17 @@ impl Window {
         self.messages.len()
     }
 
+    /// When the oldest message under way was sent.
+    pub fn oldest_sent(&self) -> Option<Instant> {
+        self.messages.front().map(|message| message.sent)
+    }
+
     /// A message was handed to the client.
     pub fn push(&mut self, through: [Option<u64>; 2], events: u64, bytes: usize, now: Instant) {
         if self.is_empty() {
             self.progress = now;
         }
-        self.messages.push_back(Message { through, events, bytes, pkid: None, is_acknowledged: false });
+        self.messages.push_back(Message { through, events, bytes, sent: now, pkid: None, is_acknowledged: false });
     }
 
     /// The client wrote the oldest message without an id under this one. An error means that client and window disagree,
