@@ -210,13 +210,19 @@ impl Severity {
     }
 }
 
-/// The id of an alert: a UUID of version 8 (RFC 9562) from a SHA-256 of what it states. Each part is preceded by its
-/// length, so that no two lists of parts read the same.
+/// The id of an alert, made of what it states.
 pub fn id(rule: &Rule, device: &str, finding: &Finding) -> Uuid {
+    let facts = finding.facts.iter().map(String::as_str);
+    content_id(&[rule.alert_type, device].into_iter().chain(facts).collect::<Vec<_>>())
+}
+
+/// A UUID of version 8 (RFC 9562) from a SHA-256 of texts. Each is preceded by its length, so that no two lists of texts
+/// read the same.
+pub fn content_id(texts: &[&str]) -> Uuid {
     let mut digest = Context::new(&SHA256);
-    for part in [rule.alert_type, device].into_iter().chain(finding.facts.iter().map(String::as_str)) {
-        digest.update(&(part.len() as u64).to_be_bytes());
-        digest.update(part.as_bytes());
+    for text in texts {
+        digest.update(&(text.len() as u64).to_be_bytes());
+        digest.update(text.as_bytes());
     }
     let mut id = [0; 16];
     id.copy_from_slice(&digest.finish().as_ref()[..16]);

@@ -1,29 +1,32 @@
 //! `import`: events from files, one JSON object a line, into the store, and the alerts they lead to.
 //!
 //! ```text
-//! line ──┬ message ("Events")          ──┐
-//!        ├ row ("EventDetails")          ├──▶ event of the schema ──▶ checked ──▶ store
-//!        └ EventDetails object itself  ──┘
+//! line ──┬ message ("Events")     ──▶ schema ──────────┬──▶ store, alerts
+//!        ├ row ("EventDetails")   ──▶ columns ──▶ place ─┘
+//!        └ EventDetails itself    ──▶ row ──▶ place ─────┘
 //! ```
 //!
-//! Whatever form a line has, it becomes an event of the published schema and is checked as one that came over MQTT. A
-//! line that is refused is named with its reason, and the others are stored. A second import changes nothing.
+//! A message is checked as one that came over MQTT, a row for its columns (`import::line` says why). A line that is
+//! refused is named with its reason, and the others are stored. A second import changes nothing.
 
 mod line;
 mod read;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use jiff::Timestamp;
+use uuid::Uuid;
 
+use crate::alerts::content_id;
 use crate::ingest;
-use crate::schema::{Event, Message};
 use crate::store::alert::Alert;
+use crate::store::read::Row;
 use crate::store::{Entry, Outcome, Store, StoreError};
-use line::{Line, Said};
+use line::Line;
 
 /// Which table lines belong to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -100,13 +103,15 @@ struct Import<'a> {
     path: &'a Path,
     counts: Counts,
     batch: Batch,
+    /// How many items of an event there were before, by device and event.
+    places: HashMap<Uuid, i64>,
 }
 
-/// What is written together: entries of one hub, each with the number of its first line, or alerts.
+/// What is written together, with the numbers of its lines.
 #[derive(Default)]
 struct Batch {
-    resource_id: String,
-    entries: Vec<(u64, Entry)>,
+    messages: Vec<(u64, Entry)>,
+    rows: Vec<(u64, Row)>,
     alerts: Vec<Alert>,
     bytes: usize,
 }
@@ -119,7 +124,8 @@ const BATCH_BYTES: usize = 8 << 20;
 
 impl<'a> Import<'a> {
     fn new(store: &'a mut Store, settings: &'a Settings, path: &'a Path) -> Import<'a> {
-        Import { store, settings, path, counts: Counts::default(), batch: Batch::default() }
+        let counts = Counts::default();
+        Import { store, settings, path, counts, batch: Batch::default(), places: HashMap::new() }
     }
 
     fn file(&mut self) -> Result<(), String> {
@@ -163,84 +169,77 @@ impl<'a> Import<'a> {
             }
         } else {
             match line::read(bytes, self.settings) {
-                Ok(line) => self.add(number, bytes, line)?,
+                Ok(line) => self.add(number, bytes, line),
                 Err(reason) => self.counts.refusals.push((number, reason)),
             }
         }
-        let lines = self.batch.entries.len() + self.batch.alerts.len();
+        let lines = self.batch.messages.len() + self.batch.rows.len() + self.batch.alerts.len();
         if lines >= BATCH_LINES || self.batch.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// The rows of an event stand together and carry no number of their own, so each goes on where the last one ended.
-    fn add(&mut self, number: u64, bytes: &[u8], line: Line) -> Result<(), String> {
-        if self.batch.resource_id != line.resource_id {
-            self.flush()?;
-            self.batch.resource_id.clone_from(&line.resource_id);
-        }
-        let Line { device, said, .. } = line;
-        let message = match said {
-            Said::Message(message) => message,
-            Said::Item { agent_version, event, index } => {
-                if let Some(last) = self.last_event(&device, &event, index) {
-                    last.items.extend(event.items);
-                    return Ok(());
-                }
-                let event = Event { first_index: index.unwrap_or(0), ..event };
-                Message { agent_version, events: vec![event] }
+    fn add(&mut self, number: u64, bytes: &[u8], line: Line) {
+        match line {
+            Line::Message { device, message } => {
+                let topic = format!("file {}", self.path.display());
+                let entry = Entry { topic, payload: bytes.to_vec(), speaker: None, verdict: Ok((device, message)) };
+                self.batch.messages.push((number, entry));
             }
-        };
-        let topic = format!("file {}", self.path.display());
-        let entry = Entry { topic, payload: bytes.to_vec(), speaker: None, verdict: Ok((device, message)) };
-        self.batch.entries.push((number, entry));
-        Ok(())
+            Line::Row { mut row, has_index } => {
+                self.place(&mut row, has_index);
+                self.batch.rows.push((number, *row));
+            }
+        }
     }
 
-    /// The event before, when this item is its next one.
-    fn last_event(&mut self, device: &str, event: &Event, index: Option<usize>) -> Option<&mut Event> {
-        let (_, Entry { verdict: Ok((last_device, message)), .. }) = self.batch.entries.last_mut()? else {
-            return None;
-        };
-        let last = message.events.last_mut()?;
-        let next = last.first_index + last.items.len();
-        let same = last_device == device && last.id == event.id && last.name == event.name && last.at == event.at;
-        let same = same && last.timestamp_local == event.timestamp_local;
-        (same && !last.items.is_empty() && !event.items.is_empty() && index.unwrap_or(next) == next).then_some(last)
+    /// A row that does not say which item of its event it is comes behind the ones before it. One without an event is one
+    /// of its own, made of its content; of two that are alike the second is a second one.
+    fn place(&mut self, row: &mut Row, has_index: bool) {
+        if row.iot_raw_event_id.is_empty() {
+            let id = content_id(&[&row.device_id, &row.raw_event_name, &row.time_stamp, &row.event_details]);
+            row.iot_raw_event_id = id.to_string();
+        }
+        if !has_index {
+            let next = self.places.entry(content_id(&[&row.device_id, &row.iot_raw_event_id])).or_default();
+            row.payload_index = *next;
+            *next += 1;
+        }
     }
 
     fn flush(&mut self) -> Result<(), String> {
-        let batch = std::mem::take(&mut self.batch);
-        self.batch.resource_id.clone_from(&batch.resource_id);
-        let entries = self.flush_entries(&batch.resource_id, batch.entries);
-        entries.and_then(|()| self.flush_alerts(batch.alerts)).map_err(|error| error.to_string())
+        let Batch { messages, rows, alerts, .. } = std::mem::take(&mut self.batch);
+        let now = Timestamp::now();
+        let write = || {
+            let resource_id = self.settings.resource_id().unwrap_or_default();
+            let (numbers, entries): (Vec<u64>, Vec<Entry>) = messages.into_iter().unzip();
+            let outcomes = self.store.write(&resource_id, now, &entries)?;
+            self.counts.add(&numbers, &outcomes);
+            let (numbers, rows): (Vec<u64>, Vec<Row>) = rows.into_iter().unzip();
+            let outcomes = self.store.write_rows(now, &rows)?;
+            self.counts.add(&numbers, &outcomes);
+            for new in self.store.write_alerts(now, &alerts)? {
+                if new {
+                    self.counts.stored += 1;
+                } else {
+                    self.counts.known += 1;
+                }
+            }
+            Ok(())
+        };
+        write().map_err(|error: StoreError| error.to_string())
     }
+}
 
-    fn flush_entries(&mut self, resource_id: &str, entries: Vec<(u64, Entry)>) -> Result<(), StoreError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let (numbers, entries): (Vec<u64>, Vec<Entry>) = entries.into_iter().unzip();
-        let outcomes = self.store.write(resource_id, Timestamp::now(), &entries)?;
-        for (number, Outcome { stored, known, conflicts, alerts, .. }) in numbers.into_iter().zip(outcomes) {
-            self.counts.stored += stored;
-            self.counts.known += known;
-            self.counts.alerts += alerts;
-            if conflicts > 0 {
-                let reason = format!("{conflicts} items: other content is stored under this Id already");
-                self.counts.refusals.push((number, reason));
+impl Counts {
+    fn add(&mut self, numbers: &[u64], outcomes: &[Outcome]) {
+        for (number, outcome) in numbers.iter().zip(outcomes) {
+            self.stored += outcome.stored;
+            self.known += outcome.known;
+            self.alerts += outcome.alerts;
+            if outcome.conflicts > 0 {
+                let reason = format!("{} items: other content is stored under this Id already", outcome.conflicts);
+                self.refusals.push((*number, reason));
             }
         }
-        Ok(())
-    }
-
-    fn flush_alerts(&mut self, alerts: Vec<Alert>) -> Result<(), StoreError> {
-        for new in self.store.write_alerts(Timestamp::now(), &alerts)? {
-            if new {
-                self.counts.stored += 1;
-            } else {
-                self.counts.known += 1;
-            }
-        }
-        Ok(())
     }
 }
 

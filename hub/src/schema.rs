@@ -43,8 +43,6 @@ pub struct Event {
     pub event_type: &'static str,
     /// Compact JSON objects, keys in the device's order; none when the event is empty.
     pub items: Vec<String>,
-    /// Which item of the event the first of these is. A message has all of them, a file perhaps not.
-    pub first_index: usize,
 }
 
 /// Reads a payload.
@@ -81,12 +79,7 @@ const EVENT_KEYS: [&str; 9] = [
     "Payload",
 ];
 
-/// Reads an event object of the schema; `place` is where it stands, for the sentence of a refusal.
-///
-/// # Errors
-///
-/// A sentence that starts with the place.
-pub fn event(value: &Value, place: &str) -> Result<Event, String> {
+fn event(value: &Value, place: &str) -> Result<Event, String> {
     let keys = object(value, place)?;
     only(keys, &EVENT_KEYS, place)?;
     let name = string(keys, "Name", place)?;
@@ -106,7 +99,6 @@ pub fn event(value: &Value, place: &str) -> Result<Event, String> {
         category: rule.category,
         event_type: rule.event_type,
         items: items(keys, rule, place)?,
-        first_index: 0,
     })
 }
 

@@ -25,6 +25,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::schema::Message;
 use migrations::MIGRATIONS;
+use read::Row;
 use retention::Keep;
 
 /// The file inside the state directory.
@@ -150,6 +151,19 @@ impl Store {
         self.change("write to", |to| {
             let batch = write::Batch { to, resource_id, now: &moment(now) };
             entries.iter().map(|entry| batch.keep(entry)).collect()
+        })
+    }
+
+    /// Keeps rows that are whole ones already, all of them or none. Their time and the hub they name stay; `TimeGenerated`
+    /// is when this store got them, and `Type` its table.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite cannot write.
+    pub fn write_rows(&mut self, now: Timestamp, rows: &[Row]) -> Result<Vec<Outcome>, StoreError> {
+        self.change("write to", |to| {
+            let batch = write::Batch { to, resource_id: "", now: &moment(now) };
+            rows.iter().map(|row| batch.keep_row(row)).collect()
         })
     }
 

@@ -1,34 +1,33 @@
 //! What a line is: a message, a row, or the `EventDetails` of a row.
+//!
+//! A message is checked against the schema, as if it had come over MQTT. A row was one in some store already, perhaps of
+//! an agent that is gone: its columns are checked, and its `EventDetails` must be a JSON object and stay as they are.
 
-use serde_json::{Map, Value, json};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use super::Settings;
 use crate::ingest::usable_device;
-use crate::schema::{self, Event, Message, table};
+use crate::schema::{self, Message, table};
 use crate::store::alert::Alert;
+use crate::store::moment;
+use crate::store::read::Row;
 
-/// A line that obeys the schema.
-pub struct Line {
-    /// The hub's.
-    pub resource_id: String,
-    /// Whose it is.
-    pub device: String,
-    /// What it holds.
-    pub said: Said,
-}
-
-/// What a line holds.
-pub enum Said {
-    /// A message with everything in it.
-    Message(Message),
-    /// One item of an event, or an empty event.
-    Item {
-        /// Of the agent, where the line says it.
-        agent_version: String,
-        /// With this one item.
-        event: Event,
-        /// Which item of the event it is, where the line says it.
-        index: Option<usize>,
+/// A line that can be stored.
+pub enum Line {
+    /// A message of a device, to the hub of the settings.
+    Message {
+        /// Whose.
+        device: String,
+        /// What.
+        message: Message,
+    },
+    /// A row.
+    Row {
+        /// With an empty id when the line has none.
+        row: Box<Row>,
+        /// Whether the line says which item of its event it is.
+        has_index: bool,
     },
 }
 
@@ -38,20 +37,16 @@ pub enum Said {
 ///
 /// A sentence that starts with the place.
 pub fn read(bytes: &[u8], settings: &Settings) -> Result<Line, String> {
-    let line = read_form(bytes, settings)?;
-    usable_device(&line.device).map_err(|reason| format!("DeviceId: {reason}"))?;
-    Ok(line)
-}
-
-fn read_form(bytes: &[u8], settings: &Settings) -> Result<Line, String> {
-    let object = object(bytes)?;
+    let text = text(bytes)?;
+    let object = object(text)?;
     if object.contains_key("Events") {
         let message = schema::parse(bytes)?;
-        let device = named(None, settings.device.as_ref(), "a message does not name its device: say --device")?;
-        let resource_id = hub(None, settings)?;
-        return Ok(Line { resource_id, device, said: Said::Message(message) });
+        let device = or_option(None, settings.device.as_ref(), "a message does not name its device: say --device")?;
+        usable_device(&device)?;
+        hub(None, settings)?;
+        return Ok(Line::Message { device, message });
     }
-    if object.contains_key("EventDetails") { row(object, settings) } else { details(object, settings) }
+    if object.contains_key("EventDetails") { row(object, settings) } else { details(text.trim(), &object, settings) }
 }
 
 /// Reads a line of alerts.
@@ -60,8 +55,8 @@ fn read_form(bytes: &[u8], settings: &Settings) -> Result<Line, String> {
 ///
 /// A sentence that starts with the place.
 pub fn alert(bytes: &[u8], settings: &Settings) -> Result<Alert, String> {
-    let mut alert = object(bytes)?;
-    if alert.get("ResourceId").is_none_or(|id| id == "") {
+    let mut alert = object(text(bytes)?)?;
+    if alert.get("ResourceId").is_none_or(|id| id == "" || id.is_null()) {
         let id = settings.resource_id().ok_or("ResourceId: missing, and there is no --hub")?;
         alert.insert("ResourceId".to_owned(), Value::String(id));
     }
@@ -71,9 +66,11 @@ pub fn alert(bytes: &[u8], settings: &Settings) -> Result<Alert, String> {
     Ok(alert)
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let text =
-        std::str::from_utf8(bytes).map_err(|error| format!("line: not UTF-8 from byte {} on", error.valid_up_to()))?;
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|error| format!("line: not UTF-8 from byte {} on", error.valid_up_to()))
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("line: expected an object".to_owned()),
@@ -81,8 +78,28 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn row(mut row: Map<String, Value>, settings: &Settings) -> Result<Line, String> {
-    let mut text = |column: &str| match row.remove(column) {
+fn row(mut columns: Map<String, Value>, settings: &Settings) -> Result<Line, String> {
+    let (event_details, details) = match columns.remove("EventDetails") {
+        Some(Value::String(text)) => {
+            let details = object(&text).map_err(|reason| format!("EventDetails: {reason}"))?;
+            (text, details)
+        }
+        Some(Value::Object(details)) => (Value::Object(details.clone()).to_string(), details),
+        _ => return Err("EventDetails: expected an object, or one as text".to_owned()),
+    };
+    let is_empty = match columns.remove("IsEmpty") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(is_empty)) => is_empty,
+        Some(_) => return Err("IsEmpty: expected true or false".to_owned()),
+    };
+    let index = match columns.remove("PayloadIndex") {
+        None | Some(Value::Null) => None,
+        Some(index) => {
+            let index = index.as_i64().filter(|index| *index >= 0);
+            Some(index.ok_or("PayloadIndex: expected a whole number, not negative")?)
+        }
+    };
+    let mut text = |column: &str| match columns.remove(column) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
         Some(_) => Err(format!("{column}: expected a string")),
@@ -90,79 +107,88 @@ fn row(mut row: Map<String, Value>, settings: &Settings) -> Result<Line, String>
     if let Some(table) = text("Type")?.filter(|table| table != "SecurityIoTRawEvent") {
         return Err(format!("Type: {table:?} is not SecurityIoTRawEvent; see --table"));
     }
-    let resource_id = hub(text("AssociatedResourceId")?, settings)?;
-    let device = named(text("DeviceId")?, settings.device.as_ref(), "DeviceId: missing, and there is no --device")?;
-    let name = named(text("RawEventName")?, None, "RawEventName: missing")?;
-    let details = named(text("EventDetails")?, None, "EventDetails: missing")?;
-    let mut facts = Facts { name, category: text("RawEventCategory")?, event_type: text("RawEventType")?, id: None };
-    facts.id = text("IoTRawEventId")?;
-    let agent_version = text("AgentVersion")?.unwrap_or_default();
-    let details = object(details.as_bytes()).map_err(|reason| format!("EventDetails: {reason}"))?;
-    let event = event(details, facts)?;
-    match row.get("IsEmpty") {
-        None | Some(Value::Null) => {}
-        Some(Value::Bool(is_empty)) if *is_empty == event.items.is_empty() => {}
-        Some(_) => return Err("IsEmpty: does not agree with EventDetails".to_owned()),
-    }
-    let index = match row.get("PayloadIndex") {
-        None | Some(Value::Null) => None,
-        Some(index) => {
-            let index = index.as_u64().and_then(|index| usize::try_from(index).ok());
-            Some(index.ok_or("PayloadIndex: expected a whole number, not negative")?)
-        }
+    let facts = Facts {
+        id: text("IoTRawEventId")?,
+        device: text("DeviceId")?,
+        name: text("RawEventName")?,
+        category: text("RawEventCategory")?,
+        event_type: text("RawEventType")?,
+        hub: text("AssociatedResourceId")?,
+        time_stamp: text("TimeStamp")?.or(text("TimeGenerated")?),
+        agent_version: text("AgentVersion")?.unwrap_or_default(),
+        subscription: text("AzureSubscriptionId")?.unwrap_or_default(),
+        event_details,
+        is_empty,
+        index,
     };
-    Ok(Line { resource_id, device, said: Said::Item { agent_version, event, index } })
+    facts.into_row(&details, settings)
 }
 
-fn details(details: Map<String, Value>, settings: &Settings) -> Result<Line, String> {
-    let (Some(name), Some(device), Some(_)) = (&settings.name, &settings.device, &settings.hub) else {
+fn details(text: &str, details: &Map<String, Value>, settings: &Settings) -> Result<Line, String> {
+    if settings.name.is_none() || settings.device.is_none() || settings.hub.is_none() {
         let reason = "line: neither a message nor a row; for EventDetails objects say --name, --device and --hub";
         return Err(reason.to_owned());
-    };
-    let facts = Facts { name: name.clone(), category: None, event_type: None, id: None };
-    let event = event(details, facts)?;
-    let said = Said::Item { agent_version: String::new(), event, index: None };
-    Ok(Line { resource_id: hub(None, settings)?, device: device.clone(), said })
+    }
+    let event_details = text.to_owned();
+    Facts { event_details, ..Facts::default() }.into_row(details, settings)
 }
 
 /// What stands beside the `EventDetails`.
+#[derive(Default)]
 struct Facts {
-    name: String,
+    id: Option<String>,
+    device: Option<String>,
+    name: Option<String>,
     category: Option<String>,
     event_type: Option<String>,
-    id: Option<String>,
+    hub: Option<String>,
+    time_stamp: Option<String>,
+    agent_version: String,
+    subscription: String,
+    event_details: String,
+    is_empty: bool,
+    index: Option<i64>,
 }
 
-/// `EventDetails` back into the event they were made of, which is then checked as any other.
-fn event(mut details: Map<String, Value>, facts: Facts) -> Result<Event, String> {
-    let mut take = |key: &str| match details.shift_remove(key) {
-        Some(Value::String(text)) => Ok(Some(text)),
-        None => Ok(None),
-        Some(_) => Err(format!("EventDetails.{key}: expected a string")),
-    };
-    let missing = |key: &str| format!("EventDetails.{key}: missing");
-    let local = take("TimestampLocal")?.ok_or_else(|| missing("TimestampLocal"))?;
-    let utc = take("TimestampUTC")?.ok_or_else(|| missing("TimestampUTC"))?;
-    let id = match (take("EventId")?, facts.id) {
-        (Some(inner), Some(outer)) if !inner.eq_ignore_ascii_case(&outer) => {
-            return Err("IoTRawEventId: differs from EventDetails.EventId".to_owned());
-        }
-        (inner, outer) => inner.or(outer).ok_or_else(|| missing("EventId"))?,
-    };
-    let rule = table::rule(&facts.name).ok_or_else(|| format!("{:?}: no event type has this name", facts.name))?;
-    let items = if details.is_empty() && rule.category == "Periodic" { json!([]) } else { json!([details]) };
-    let event = json!({
-        "Id": id,
-        "TimestampLocal": local,
-        "TimestampUTC": utc,
-        "Category": facts.category.as_deref().unwrap_or(rule.category),
-        "Name": facts.name,
-        "EventType": facts.event_type.as_deref().unwrap_or(rule.event_type),
-        "IsEmpty": items == json!([]),
-        "PayloadSchemaVersion": "1.0",
-        "Payload": items,
-    });
-    schema::event(&event, "")
+impl Facts {
+    /// What the columns do not say the `EventDetails` may: the event's id and moment.
+    fn into_row(self, details: &Map<String, Value>, settings: &Settings) -> Result<Line, String> {
+        let inner = |key: &str| details.get(key).and_then(Value::as_str).map(str::to_owned);
+        let device_id =
+            or_option(self.device, settings.device.as_ref(), "DeviceId: missing, and there is no --device")?;
+        usable_device(&device_id).map_err(|reason| format!("DeviceId: {reason}"))?;
+        let name = or_option(self.name, settings.name.as_ref(), "RawEventName: missing, and there is no --name")?;
+        let id = match (self.id, inner("EventId")) {
+            (Some(outer), Some(inner)) if !inner.eq_ignore_ascii_case(&outer) => {
+                return Err("IoTRawEventId: differs from EventDetails.EventId".to_owned());
+            }
+            (outer, inner) => outer.or(inner).unwrap_or_default(),
+        };
+        let at = inner("TimestampUTC").or(self.time_stamp).or_else(|| inner("TimestampLocal"));
+        let at = at.ok_or("TimeStamp: missing, and EventDetails have no TimestampUTC")?;
+        let time_stamp = at.parse::<Timestamp>().map(moment);
+        let time_stamp = time_stamp.map_err(|_| "TimeStamp: expected a date and time with an offset (RFC 3339)")?;
+        let rule = table::rule(&name);
+        let known = |word: fn(&table::Rule) -> &'static str| rule.map(word).unwrap_or_default().to_owned();
+        let has_key = |key: &&String| !["TimestampLocal", "TimestampUTC", "EventId"].contains(&key.as_str());
+        let row = Row {
+            time_generated: String::new(),
+            agent_version: self.agent_version,
+            associated_resource_id: hub(self.hub, settings)?,
+            azure_subscription_id: self.subscription,
+            device_id,
+            event_details: self.event_details,
+            iot_raw_event_id: id,
+            is_empty: self.is_empty || details.keys().find(has_key).is_none(),
+            raw_event_category: self.category.unwrap_or_else(|| known(|rule| rule.category)),
+            raw_event_name: name,
+            raw_event_type: self.event_type.unwrap_or_else(|| known(|rule| rule.event_type)),
+            time_stamp,
+            table: String::new(),
+            payload_index: self.index.unwrap_or_default(),
+        };
+        Ok(Line::Row { row: Box::new(row), has_index: self.index.is_some() })
+    }
 }
 
 fn hub(in_line: Option<String>, settings: &Settings) -> Result<String, String> {
@@ -170,6 +196,6 @@ fn hub(in_line: Option<String>, settings: &Settings) -> Result<String, String> {
     resource_id.ok_or_else(|| "AssociatedResourceId: missing, and there is no --hub".to_owned())
 }
 
-fn named(in_line: Option<String>, by_option: Option<&String>, missing: &str) -> Result<String, String> {
+fn or_option(in_line: Option<String>, by_option: Option<&String>, missing: &str) -> Result<String, String> {
     in_line.or_else(|| by_option.cloned()).ok_or_else(|| missing.to_owned())
 }

@@ -8,6 +8,7 @@ use rusqlite::types::ValueRef;
 use serde_json::{Map, Value};
 
 use super::{Store, StoreError, moment};
+use crate::alerts;
 
 /// An alert under the published column names.
 pub type Alert = Map<String, Value>;
@@ -78,7 +79,7 @@ impl Store {
     }
 
     /// The alert in an object of a file, checked for what [`Store::write_alerts`] relies on: columns that exist, each
-    /// with a value of its type, and dates as the store writes them.
+    /// with a value of its type, and dates as the store writes them. Without an id it gets one made of its content.
     ///
     /// # Errors
     ///
@@ -96,8 +97,15 @@ impl Store {
             if !known.contains(&name.as_str()) {
                 return Err(format!("{name:?}: SecurityAlert has no such column"));
             }
+            if value.is_null() {
+                continue;
+            }
             let value = checked(&name, value).map_err(|expected| format!("{name}: expected {expected}"))?;
             alert.insert(name, value);
+        }
+        if !alert.contains_key("SystemAlertId") {
+            let id = alerts::content_id(&[&Value::Object(alert.clone()).to_string()]);
+            alert.insert("SystemAlertId".to_owned(), Value::String(id.to_string()));
         }
         for name in ["SystemAlertId", "AlertName", "TimeGenerated"] {
             if alert.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -112,7 +120,7 @@ fn checked(name: &str, value: Value) -> Result<Value, &'static str> {
     match (name, value) {
         ("IsIncident", value @ Value::Bool(_)) => Ok(value),
         ("IsIncident", _) => Err("true or false"),
-        ("ConfidenceScore", value @ (Value::Null | Value::Number(_))) => Ok(value),
+        ("ConfidenceScore", value @ Value::Number(_)) => Ok(value),
         ("ConfidenceScore", _) => Err("a number"),
         ("Type", value) if value != "SecurityAlert" => Err("SecurityAlert"),
         ("TimeGenerated" | "StartTime" | "EndTime" | "ProcessingEndTime", Value::String(text)) if !text.is_empty() => {
@@ -120,6 +128,9 @@ fn checked(name: &str, value: Value) -> Result<Value, &'static str> {
             Ok(Value::String(moment(at)))
         }
         (_, value @ Value::String(_)) => Ok(value),
+        ("ExtendedProperties" | "Entities" | "ExtendedLinks", value @ (Value::Object(_) | Value::Array(_))) => {
+            Ok(Value::String(value.to_string()))
+        }
         _ => Err("a string"),
     }
 }

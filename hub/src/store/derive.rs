@@ -16,7 +16,36 @@ use super::moment;
 use crate::alerts::logins::{FAILURES, Login, LoginItem, WINDOW};
 use crate::alerts::miners::{Process, ProcessItem};
 use crate::alerts::{self, Decide, Finding, RULES, Rule};
-use crate::schema::Event;
+
+/// What the rules read in a row.
+pub(super) enum Subject {
+    Login(Timestamp, LoginItem),
+    Process(Timestamp, ProcessItem),
+    Users,
+    Other,
+}
+
+impl Subject {
+    pub fn of(name: &str, at: &str, details: &str) -> Subject {
+        let subject = match name {
+            "LocalUsers" => Some(Subject::Users),
+            "Login" => read_at(at, details).map(|(at, item)| Subject::Login(at, item)),
+            "ProcessCreate" => read_at(at, details).map(|(at, item)| Subject::Process(at, item)),
+            _ => None,
+        };
+        subject.unwrap_or(Subject::Other)
+    }
+
+    /// By which logins of one address are found again, failed ones apart from the others.
+    pub fn login_key(&self) -> Option<String> {
+        let Subject::Login(_, item) = self else { return None };
+        item.remote_address.as_ref().map(|address| login_key(&item.result, address))
+    }
+}
+
+fn login_key(result: &str, address: &str) -> String {
+    format!("{result} {address}")
+}
 
 /// Where a rule's findings about one device go.
 pub(super) struct Deriver<'a> {
@@ -28,42 +57,35 @@ pub(super) struct Deriver<'a> {
 }
 
 impl Deriver<'_> {
-    /// The alerts a new row leads to: how many are new.
-    pub fn row(&self, event: &Event, item: &str) -> rusqlite::Result<usize> {
-        // The moment as the store has it, so that a row is judged the same when it is read again.
-        let at = Timestamp::from_microsecond(event.at.as_microsecond()).unwrap_or(event.at);
-        match event.name {
-            "Login" => self.login(at, item),
-            "ProcessCreate" => self.process(at, item),
-            _ => Ok(0),
+    /// What a new row leads to at once: how many alerts are new.
+    pub fn row(&self, at: &str, subject: Subject) -> rusqlite::Result<usize> {
+        match subject {
+            Subject::Login(at, item) => self.login(at, item),
+            Subject::Process(at, item) => {
+                let process = Process { at, item };
+                self.keep_all(|decide| match decide {
+                    Decide::Process(decide) => decide(&process),
+                    _ => None,
+                })
+            }
+            Subject::Users => self.snapshot_grew(at),
+            Subject::Other => Ok(0),
         }
     }
 
-    /// What an event with new rows leads to besides.
-    pub fn event(&self, event: &Event) -> rusqlite::Result<()> {
-        if event.name != "LocalUsers" {
-            return Ok(());
-        }
+    /// It will be compared when nothing more of it comes.
+    fn snapshot_grew(&self, at: &str) -> rusqlite::Result<usize> {
         self.to
             .prepare_cached(
                 "INSERT INTO PendingSnapshot (DeviceId, TimeStamp, ResourceId, Received) VALUES (?, ?, ?, ?)
-                 ON CONFLICT (DeviceId, TimeStamp) DO UPDATE SET Received = excluded.Received",
+                 ON CONFLICT (DeviceId, TimeStamp) DO UPDATE SET Received = excluded.Received
+                    WHERE Received < excluded.Received",
             )?
-            .execute(params![self.device, moment(event.at), self.resource_id, self.now])?;
-        Ok(())
+            .execute(params![self.device, at, self.resource_id, self.now])?;
+        Ok(0)
     }
 
-    fn process(&self, at: Timestamp, item: &str) -> rusqlite::Result<usize> {
-        let Some(item) = read::<ProcessItem>(item) else { return Ok(0) };
-        let process = Process { at, item };
-        self.keep_all(|decide| match decide {
-            Decide::Process(decide) => decide(&process),
-            _ => None,
-        })
-    }
-
-    fn login(&self, at: Timestamp, item: &str) -> rusqlite::Result<usize> {
-        let Some(item) = read::<LoginItem>(item) else { return Ok(0) };
+    fn login(&self, at: Timestamp, item: LoginItem) -> rusqlite::Result<usize> {
         let mut new = 0;
         if let Some(address) = item.remote_address.as_deref().filter(|_| !item.succeeded()) {
             for (at, item) in self.later_logins(address, at)? {
@@ -87,15 +109,13 @@ impl Deriver<'_> {
 
     fn failures(&self, address: &str, up_to: Timestamp) -> rusqlite::Result<Vec<Timestamp>> {
         let sql = "SELECT TimeStamp FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
-            WHERE RawEventName = 'Login' AND DeviceId = ? AND json_extract(EventDetails, '$.RemoteAddress') = ?
-            AND json_extract(EventDetails, '$.Result') = 'Fail' AND TimeStamp BETWEEN ? AND ?
-            ORDER BY TimeStamp DESC LIMIT ?";
+            WHERE DeviceId = ? AND LoginKey = ? AND TimeStamp BETWEEN ? AND ? ORDER BY TimeStamp DESC LIMIT ?";
+        let key = login_key("Fail", address);
         let from = moment(up_to.saturating_sub(WINDOW).unwrap_or(Timestamp::MIN));
         let mut statement = self.to.prepare_cached(sql)?;
-        let rows = statement
-            .query_map(params![self.device, address, from, moment(up_to), sql_limit(FAILURES)], |row| {
-                row.get::<_, String>(0)
-            })?;
+        let rows = statement.query_map(params![self.device, key, from, moment(up_to), sql_limit(FAILURES)], |row| {
+            row.get::<_, String>(0)
+        })?;
         rows.filter_map(|text| text.map(|text| text.parse().ok()).transpose()).collect()
     }
 
@@ -104,19 +124,18 @@ impl Deriver<'_> {
     fn later_logins(&self, address: &str, at: Timestamp) -> rusqlite::Result<Vec<(Timestamp, LoginItem)>> {
         const SUCCESSES: usize = 8;
         let sql = "SELECT TimeStamp, EventDetails FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
-            WHERE RawEventName = 'Login' AND DeviceId = ? AND json_extract(EventDetails, '$.RemoteAddress') = ?
-            AND json_extract(EventDetails, '$.Result') = ? AND TimeStamp BETWEEN ? AND ?
-            ORDER BY TimeStamp LIMIT ?";
+            WHERE DeviceId = ? AND LoginKey = ? AND TimeStamp BETWEEN ? AND ? ORDER BY TimeStamp LIMIT ?";
         let until = moment(at.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
         let just_after = moment(at.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX));
         let mut statement = self.to.prepare_cached(sql)?;
         let mut found = Vec::new();
         // A log may tell whole seconds, so a success of the same moment counts as later.
         for (result, from, limit) in [("Fail", just_after, FAILURES - 1), ("Success", moment(at), SUCCESSES)] {
-            let mut rows = statement.query(params![self.device, address, result, from, until, sql_limit(limit)])?;
+            let mut rows =
+                statement.query(params![self.device, login_key(result, address), from, until, sql_limit(limit)])?;
             while let Some(row) = rows.next()? {
                 let (at, details): (String, String) = (row.get(0)?, row.get(1)?);
-                found.extend(at.parse().ok().zip(read::<LoginItem>(&details)));
+                found.extend(read_at::<LoginItem>(&at, &details));
             }
         }
         Ok(found)
@@ -170,9 +189,13 @@ pub(super) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-/// The schema has been checked, so what cannot be read is of no interest.
-pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-    serde_json::from_str(text).ok()
+/// What a rule needs of a row. Messages obey the schema; a row from a file that does not leads to nothing.
+pub(super) fn read<'a, T: Deserialize<'a>>(details: &'a str) -> Option<T> {
+    serde_json::from_str(details).ok()
+}
+
+fn read_at<'a, T: Deserialize<'a>>(at: &str, details: &'a str) -> Option<(Timestamp, T)> {
+    at.parse().ok().zip(read(details))
 }
 
 #[cfg(test)]

@@ -70,12 +70,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE INDEX AlertTime ON SecurityAlert (TimeGenerated);
     CREATE INDEX AlertStored ON SecurityAlert (Stored);
     CREATE INDEX AlertOfDevice ON SecurityAlert (CompromisedEntity, EndTime);
-    CREATE INDEX LoginsOfAddress ON SecurityIoTRawEvent (
-        DeviceId,
-        json_extract(EventDetails, '$.RemoteAddress'),
-        json_extract(EventDetails, '$.Result'),
-        TimeStamp
-    ) WHERE RawEventName = 'Login';
+    ALTER TABLE SecurityIoTRawEvent ADD COLUMN LoginKey TEXT;
+    UPDATE SecurityIoTRawEvent SET LoginKey =
+        json_extract(EventDetails, '$.Result') || ' ' || json_extract(EventDetails, '$.RemoteAddress')
+        WHERE RawEventName = 'Login';
+    CREATE INDEX LoginsOfAddress ON SecurityIoTRawEvent (DeviceId, LoginKey, TimeStamp) WHERE LoginKey IS NOT NULL;
     CREATE TABLE Device (
         DeviceId TEXT NOT NULL PRIMARY KEY,
         ResourceId TEXT NOT NULL,

@@ -3,9 +3,10 @@
 use collector_common::event::wire;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::derive::Deriver;
+use super::derive::{Deriver, Subject};
+use super::read::Row;
 use super::{Entry, Outcome, REFUSED_KEPT, moment};
-use crate::schema::{Event, Message};
+use crate::schema::Message;
 
 /// What is the same for a whole batch.
 pub(super) struct Batch<'a> {
@@ -34,23 +35,29 @@ impl Batch<'_> {
         let mut outcome = Outcome::default();
         let mut first_conflict = None;
         for (n, event) in message.events.iter().enumerate() {
-            let row = NewRow::new(&message.agent_version, device, event);
-            let stored_before = outcome.stored;
-            for (index, item) in row.items().enumerate() {
-                match self.insert(&row, event.first_index + index, item)? {
-                    Inserted::New => {
-                        outcome.stored += 1;
-                        outcome.alerts += deriver.row(event, item)?;
-                    }
-                    Inserted::Known => outcome.known += 1,
-                    Inserted::Conflict => {
-                        outcome.conflicts += 1;
-                        first_conflict = first_conflict.or(Some((n, index)));
-                    }
+            let (id, at) = (event.id.to_string(), moment(event.at));
+            let empty = event.items.is_empty();
+            // An empty event is one row.
+            let items = event.items.iter().map(String::as_str).chain(empty.then_some("{}"));
+            for (index, item) in items.enumerate() {
+                let details = wire::details(item, &event.timestamp_local, &event.timestamp_utc, &id);
+                let row = NewRow {
+                    agent_version: &message.agent_version,
+                    resource_id: self.resource_id,
+                    subscription: "",
+                    device,
+                    details: &details,
+                    id: &id,
+                    is_empty: empty,
+                    category: event.category,
+                    name: event.name,
+                    event_type: event.event_type,
+                    at: &at,
+                    index: i64::try_from(index).unwrap_or(i64::MAX),
+                };
+                if self.count(&row, &deriver, &mut outcome)? {
+                    first_conflict = first_conflict.or(Some((n, index)));
                 }
-            }
-            if outcome.stored > stored_before {
-                deriver.event(event)?;
             }
         }
         if let Some((n, index)) = first_conflict {
@@ -61,29 +68,70 @@ impl Batch<'_> {
         Ok(outcome)
     }
 
-    fn insert(&self, row: &NewRow, index: usize, item: &str) -> rusqlite::Result<Inserted> {
-        let event = row.event;
-        let details = wire::details(item, &event.timestamp_local, &event.timestamp_utc, &row.id);
-        let index = i64::try_from(index).unwrap_or(i64::MAX);
+    /// Keeps a row that is a whole one already.
+    pub fn keep_row(&self, row: &Row) -> rusqlite::Result<Outcome> {
+        let new = NewRow {
+            agent_version: &row.agent_version,
+            resource_id: &row.associated_resource_id,
+            subscription: &row.azure_subscription_id,
+            device: &row.device_id,
+            details: &row.event_details,
+            id: &row.iot_raw_event_id,
+            is_empty: row.is_empty,
+            category: &row.raw_event_category,
+            name: &row.raw_event_name,
+            event_type: &row.raw_event_type,
+            at: &row.time_stamp,
+            index: row.payload_index,
+        };
+        let deriver = Deriver { to: self.to, resource_id: new.resource_id, now: self.now, device: new.device };
+        let mut outcome = Outcome::default();
+        self.count(&new, &deriver, &mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// Inserts a row and what it leads to: whether it is in conflict with what is there.
+    fn count(&self, row: &NewRow, deriver: &Deriver, outcome: &mut Outcome) -> rusqlite::Result<bool> {
+        let subject = Subject::of(row.name, row.at, row.details);
+        match self.insert(row, &subject)? {
+            Inserted::New => {
+                outcome.stored += 1;
+                outcome.alerts += deriver.row(row.at, subject)?;
+                Ok(false)
+            }
+            Inserted::Known => {
+                outcome.known += 1;
+                Ok(false)
+            }
+            Inserted::Conflict => {
+                outcome.conflicts += 1;
+                Ok(true)
+            }
+        }
+    }
+
+    fn insert(&self, row: &NewRow, subject: &Subject) -> rusqlite::Result<Inserted> {
         let new = self
             .to
             .prepare_cached(
-                "INSERT INTO SecurityIoTRawEvent VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, 'SecurityIoTRawEvent', ?)
+                "INSERT INTO SecurityIoTRawEvent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'SecurityIoTRawEvent', ?, ?)
                  ON CONFLICT (DeviceId, IoTRawEventId, PayloadIndex) DO NOTHING",
             )?
             .execute(params![
                 self.now,
                 row.agent_version,
-                self.resource_id,
+                row.resource_id,
+                row.subscription,
                 row.device,
-                details,
+                row.details,
                 row.id,
-                event.items.is_empty(),
-                event.category,
-                event.name,
-                event.event_type,
+                row.is_empty,
+                row.category,
+                row.name,
+                row.event_type,
                 row.at,
-                index,
+                row.index,
+                subject.login_key(),
             ])?;
         if new == 1 {
             return Ok(Inserted::New);
@@ -94,7 +142,7 @@ impl Batch<'_> {
                 "SELECT RawEventName = ? AND EventDetails = ? FROM SecurityIoTRawEvent
                  WHERE DeviceId = ? AND IoTRawEventId = ? AND PayloadIndex = ?",
             )?
-            .query_row(params![event.name, details, row.device, row.id, index], |found| found.get::<_, bool>(0))
+            .query_row(params![row.name, row.details, row.device, row.id, row.index], |found| found.get::<_, bool>(0))
             .optional()?;
         Ok(if same == Some(true) { Inserted::Known } else { Inserted::Conflict })
     }
@@ -122,25 +170,20 @@ impl Batch<'_> {
     }
 }
 
-/// What is the same for all rows of an event.
+/// A row before it is stored.
 struct NewRow<'a> {
     agent_version: &'a str,
+    resource_id: &'a str,
+    subscription: &'a str,
     device: &'a str,
-    event: &'a Event,
-    id: String,
-    at: String,
-}
-
-impl<'a> NewRow<'a> {
-    fn new(agent_version: &'a str, device: &'a str, event: &'a Event) -> NewRow<'a> {
-        NewRow { agent_version, device, event, id: event.id.to_string(), at: moment(event.at) }
-    }
-
-    /// An empty event is one row.
-    fn items(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let empty = self.event.items.is_empty().then_some("{}");
-        self.event.items.iter().map(String::as_str).chain(empty)
-    }
+    details: &'a str,
+    id: &'a str,
+    is_empty: bool,
+    category: &'a str,
+    name: &'a str,
+    event_type: &'a str,
+    at: &'a str,
+    index: i64,
 }
 
 enum Inserted {
