@@ -12,7 +12,7 @@
 //!
 //! The crate's own listener makes the TLS handshake in its accept loop, where one silent stranger holds everybody up,
 //! and does not tell whose certificate it was. So we accept: every connection gets a task, a time limit and a
-//! [`gate::Gate`] of its own, which knows who speaks.
+//! `gate::Gate` of its own, which knows who speaks.
 //!
 //! The broker publishes a client's will past the gate, so the gate keeps the will itself: it takes it from the CONNECT,
 //! and stores it like a message when the connection ends without a DISCONNECT (MQTT 3.1.1, 3.1.2.5).
