@@ -12,7 +12,7 @@
 //!
 //! The crate's own listener makes the TLS handshake in its accept loop, where one silent stranger holds everybody up,
 //! and does not tell whose certificate it was. So we accept: every connection gets a task, a time limit and a
-//! [`gate::Gate`] of its own, which knows who speaks.
+//! `gate::Gate` of its own, which knows who speaks.
 //!
 //! The broker publishes a client's will past the gate, so the gate keeps the will itself: it takes it from the CONNECT,
 //! and stores it like a message when the connection ends without a DISCONNECT (MQTT 3.1.1, 3.1.2.5).
@@ -32,7 +32,7 @@ use mqtt5::broker::transport::BrokerTransport;
 use mqtt5::broker::{BrokerConfig, ResourceLimits, ResourceMonitor};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::devices::Devices;
 use crate::ingest::{Ingest, Topic};
@@ -221,7 +221,7 @@ impl Broker {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(_) = connections.join_next() => {}
+                Some(ended) = connections.join_next() => look_at(ended),
                 _ = housekeeping.tick() => {
                     self.shared.router.sweep_sessions().await;
                     self.shared.monitor.cleanup_expired_windows().await;
@@ -233,6 +233,13 @@ impl Broker {
         let ended = async { while connections.join_next().await.is_some() {} };
         // Those that do not listen are cut off when the set is dropped.
         let _late = tokio::time::timeout(STOP_TIMEOUT, ended).await;
+    }
+}
+
+/// A connection whose task panicked ends a release build at once. A debug build must not hide that from a test.
+fn look_at(ended: Result<(), JoinError>) {
+    if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Our own hub on a network: who gets in, and who can write as whom.
 
 use std::fs::Permissions;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -101,6 +102,8 @@ fn a_device_with_a_password_writes_as_itself_only() {
     assert_eq!(device(&devices, &["list"]), "press-60\npress-61");
     let mut hub = hub(&authority, &[("--devices", &devices)]);
     hub.listen(0);
+    // Strangers who begin a handshake and say nothing hold nobody up.
+    let _silent: Vec<_> = (0..5).map(|_| TcpStream::connect(("127.0.0.1", hub.port)).unwrap()).collect();
     let mut agent = agent("press-60", &hub, &authority, "a guess");
     agent.start();
     agent.wait_collecting();

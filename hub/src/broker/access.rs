@@ -120,3 +120,58 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(client_id: &str, user: Option<(&str, &str)>) -> ConnectPacket {
+        let mut connect = ConnectPacket::new(mqtt5::types::ConnectOptions::new(client_id).protocol_options);
+        connect.username = user.map(|(name, _)| name.to_owned());
+        connect.password = user.map(|(_, password)| password.as_bytes().to_vec());
+        connect
+    }
+
+    #[test]
+    fn a_certificate_or_a_password_counts_where_both_are_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("devices");
+        let password = devices::add(&file, "press-17").unwrap();
+        let access = Access {
+            topic: Topic::new("{deviceId}").unwrap(),
+            devices: Some(Mutex::new(Devices::open(&file).unwrap())),
+            certificates: true,
+        };
+        let certified = |name: &str| Some(Ok(name.to_owned()));
+        let right = Some(("press-17", password.as_str()));
+        for (connect, certificate, device) in [
+            (connect("press-17", right), None, "press-17"),
+            (connect("press-18", None), certified("press-18"), "press-18"),
+            (connect("press-18", Some(("press-18", ""))), certified("press-18"), "press-18"),
+        ] {
+            let identity = access.identify(&connect, certificate).map_err(|refusal| refusal.why).unwrap();
+            assert_eq!(identity.device(), Some(device));
+            assert!(access.may_publish(&identity, device) && !access.may_publish(&identity, "press-19"));
+        }
+        for (connect, certificate, code) in [
+            // A certificate does not help to another's name, a password not to another's certificate.
+            (connect("press-17", right), certified("press-18"), ReasonCode::NotAuthorized),
+            (connect("press-17", None), certified("press-18"), ReasonCode::ClientIdentifierNotValid),
+            (connect("a/b", None), certified("a/b"), ReasonCode::NotAuthorized),
+            (connect("", None), certified(""), ReasonCode::NotAuthorized),
+            (connect("x", None), Some(Err("no name".to_owned())), ReasonCode::NotAuthorized),
+            (connect("press-17", None), None, ReasonCode::BadUsernameOrPassword),
+            (connect("", right), None, ReasonCode::ClientIdentifierNotValid),
+        ] {
+            let refusal = access.identify(&connect, certificate).err().unwrap();
+            assert_eq!(refusal.code, code, "{}", refusal.why);
+        }
+    }
+
+    #[test]
+    fn nobody_comes_in_without_a_certificate_where_nothing_else_counts() {
+        let access = Access { topic: Topic::new("{deviceId}").unwrap(), devices: None, certificates: true };
+        let refusal = access.identify(&connect("press-17", Some(("press-17", "x"))), None).err().unwrap();
+        assert_eq!(refusal.code, ReasonCode::NotAuthorized);
+    }
+}

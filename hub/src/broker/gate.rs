@@ -59,7 +59,7 @@ impl Gate {
         let identity =
             self.shared.access.identify(connect, self.certificate.as_ref().map(|shown| shown.name.clone()))?;
         let Some(seat) = self.shared.lobby.seat(&connect.client_id) else {
-            let why = format!("{} comes, and --max-connections is reached", connect.client_id);
+            let why = format!("{:?} comes, and --max-connections is reached", connect.client_id);
             return Err(Refusal { code: ReasonCode::ServerUnavailable, why });
         };
         let will = connect.will.as_ref().filter(|will| will.payload.len() <= MAX_WILL_BYTES);

@@ -67,6 +67,8 @@ async fn a_device_cannot_write_as_another_and_loses_nothing_of_its_own() {
         for qos in [rumqttc::QoS::AtMostOnce, rumqttc::QoS::AtLeastOnce, rumqttc::QoS::ExactlyOnce] {
             let (client, mut events, _) = connect(options(&hub, "press-17", "press-17", &password)).await;
             client.publish(topic, qos, false, message(n)).await.unwrap();
+            // A message that gets no answer when it is taken is followed by one that would.
+            publish(&client, TOPIC, message(9)).await;
             assert!(!acknowledged(&mut events, 1).await, "{topic} {qos:?} was acknowledged");
         }
     }
@@ -177,6 +179,72 @@ async fn strangers_who_say_nothing_or_nonsense_keep_nobody_out() {
     }
     assert_eq!(hub.reader().rows(Filter::default()).unwrap().len(), 10);
     drop((client, events, silent));
+    hub.stop().await;
+}
+
+/// What a device says in one connection, in this version of the protocol.
+fn conversation(version: u8) -> Vec<Vec<u8>> {
+    let text = |text: &str| [&[0, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    // MQTT 5 has properties in most packets; these have none.
+    let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+    let packet = |kind: u8, parts: &[&[u8]]| {
+        let body = parts.concat();
+        let length = if body.len() < 128 {
+            vec![u8::try_from(body.len()).unwrap()]
+        } else {
+            vec![u8::try_from(body.len() % 128 + 128).unwrap(), u8::try_from(body.len() / 128).unwrap()]
+        };
+        [&[kind], &length[..], &body].concat()
+    };
+    let connect: &[&[u8]] = &[&text("MQTT"), &[version, 0x06, 0, 60], properties, &text("press-19"), properties];
+    vec![
+        packet(0x10, &[connect, &[&text(TOPIC), &text("will")]].concat()),
+        packet(0x32, &[&text(TOPIC), &[0, 1], properties, message(77).as_bytes()]),
+        packet(0x34, &[&text(TOPIC), &[0, 2], properties, b"{}"]),
+        packet(0x62, &[&[0, 2]]),
+        packet(0x82, &[&[0, 3], properties, &text("a/#"), &[1]]),
+        packet(0xa2, &[&[0, 4], properties, &text("a/#")]),
+        packet(0xc0, &[]),
+        packet(0xe0, &[]),
+    ]
+}
+
+#[tokio::test]
+async fn mangled_packets_stop_nobody_else() {
+    let hub = Hub::start().await;
+    let (client, mut events) = hub.client();
+    let mut random = fastrand::Rng::with_seed(20_261_124);
+    let mut rows = 0;
+    for n in 0..600 {
+        let mut packets = conversation([4, 5][n % 2]);
+        let first_mangled = random.usize(0..packets.len());
+        let mut bytes: Vec<u8> = packets.drain(..first_mangled).flatten().collect();
+        let mut rest: Vec<u8> = packets.into_iter().flatten().collect();
+        for _ in 0..random.usize(0..4) {
+            let at = random.usize(0..=rest.len().min(40));
+            match random.u8(0..3) {
+                0 if at < rest.len() => rest[at] = random.u8(..),
+                1 if at < rest.len() => drop(rest.remove(at)),
+                _ => rest.insert(at, random.u8(..)),
+            }
+        }
+        bytes.extend(rest);
+        let mut stranger = TcpStream::connect(hub.address).await.unwrap();
+        // The hub may close before it has read everything.
+        let _closed = tokio::io::AsyncWriteExt::write_all(&mut stranger, &bytes).await;
+        let _closed = tokio::io::AsyncWriteExt::shutdown(&mut stranger).await;
+        let _reset = stranger.read_to_end(&mut Vec::new()).await;
+        if n % 100 == 0 {
+            publish(&client, "edgewarden/press-18/security", message(rows)).await;
+            assert!(acknowledged(&mut events, 1).await);
+            rows += 1;
+        }
+    }
+    let stored = hub.reader().rows(Filter { device: Some("press-18"), name: None }).unwrap();
+    assert_eq!(stored.len(), usize::from(rows));
+    // The conversation is right where it is not mangled, or nothing but the CONNECT was tested.
+    assert_eq!(hub.reader().rows(Filter { device: Some("press-17"), name: None }).unwrap().len(), 1);
+    drop((client, events));
     hub.stop().await;
 }
 
