@@ -238,6 +238,11 @@ fn filters_and_columns_reach_the_source() {
             "where TimeStamp between (ago(2h) .. ago(1h)) | count",
             "TimeStamp: TimeStamp AtLeast 2026-11-24T10:00:00.0000000Z, TimeStamp AtMost 2026-11-24T11:00:00.0000000Z",
         ),
+        (
+            "where RawEventName in ('b', 'a') and DeviceId !in ('c') | count",
+            r#"DeviceId RawEventName: RawEventName OneOf ["a","b"]"#,
+        ),
+        ("where RawEventName in~ ('a') | count", "RawEventName: "),
         ("summarize max(TimeStamp) by DeviceId | where DeviceId == 'a'", "DeviceId TimeStamp: "),
         (
             "project DeviceId, EventDetails | union (print DeviceId = 'b') | where DeviceId == 'a' | count",
