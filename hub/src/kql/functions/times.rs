@@ -25,7 +25,7 @@ pub const TABLE: &[Function] = &[
     Function::new("datetime_diff", &[Want::Text, Want::DateTime, Want::DateTime], LONG, |a, _| Ok(difference(a)), "how many borders of year, quarter, month, week, day, hour, minute, second, millisecond, microsecond lie between; nanosecond by hundreds")
         .prepare(known_unit),
     Function::new("datetime_add", &[Want::Text, Want::Integer, Want::DateTime], MOMENT, |a, _| Ok(add(a)), "so many years, ..., microseconds later").prepare(known_unit),
-    Function::new("datetime_part", &[Want::Text, Want::DateTime], LONG, |a, _| Ok(part(a)), "year, quarter, month, day, hour, minute, second, millisecond or microsecond").prepare(known_unit),
+    Function::new("datetime_part", &[Want::Text, Want::DateTime], Gives::Just(Type::Int), |a, _| Ok(part(a)), "year, quarter, month, day, hour, minute, second, millisecond or microsecond").prepare(known_unit),
     Function::new("format_datetime", &[Want::DateTime, Want::Text], Gives::Just(Type::String), |a, _| string(format(a)), "by a pattern of d f F h H m M s y tt and separators"),
     Function::new("make_datetime", &[Want::Integer, Want::Integer, Want::Integer, Want::Integer, Want::Integer, Want::Number], MOMENT, |a, _| Ok(make(a)), "of year, month, day, and hour, minute, second")
         .optional(3),
