@@ -83,7 +83,8 @@ pub const TABLE: &[Function] = &[
         Gives::First,
         |a, _| Ok(ceiling(get(a, 0))),
         "the smallest whole number that is not below",
-    ),
+    )
+    .named_by_first(),
 ];
 
 /// An int stays within 32 bits by wrapping around, a moment that leaves the calendar becomes null.
