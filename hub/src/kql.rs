@@ -101,6 +101,8 @@ pub enum Compare {
     AtMost,
     /// `<`
     Below,
+    /// `in`; the value is an array of strings.
+    OneOf,
 }
 
 /// What is wrong with a query, and where.

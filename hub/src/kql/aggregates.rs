@@ -13,8 +13,6 @@ use super::value::{Type, Value};
 pub struct Aggregate {
     /// Its name.
     pub name: &'static str,
-    /// Other spellings.
-    pub aliases: &'static [&'static str],
     /// What it takes.
     pub parameters: &'static [Want],
     /// How many of the last parameters may be left out.
@@ -67,17 +65,12 @@ const fn aggregate(
     kind: Kind,
     doc: &'static str,
 ) -> Aggregate {
-    Aggregate { name, aliases: &[], parameters, optional: 0, gives, prefix, kind, doc }
+    Aggregate { name, parameters, optional: 0, gives, prefix, kind, doc }
 }
 
 impl Aggregate {
     const fn optional(mut self, optional: usize) -> Aggregate {
         self.optional = optional;
-        self
-    }
-
-    const fn alias(mut self, aliases: &'static [&'static str]) -> Aggregate {
-        self.aliases = aliases;
         self
     }
 }
@@ -141,8 +134,7 @@ pub const ALL: &[Aggregate] = &[
         "",
         Kind::ArgExtreme(Less),
         "the smallest value and columns of its row; `*` for all",
-    )
-    .alias(&["argmin"]),
+    ),
     aggregate(
         "arg_max",
         &[Want::Any],
@@ -150,8 +142,7 @@ pub const ALL: &[Aggregate] = &[
         "",
         Kind::ArgExtreme(Greater),
         "the largest value and columns of its row; `*` for all",
-    )
-    .alias(&["argmax"]),
+    ),
     aggregate(
         "make_set",
         &[Want::Any, Want::Integer],
@@ -188,13 +179,13 @@ pub const ALL: &[Aggregate] = &[
         "make_list with at most 128 values unless said",
     )
     .optional(1),
-    aggregate("take_any", &[Want::Any], first_type, "", Kind::First, "some value; here the first that is not null")
-        .alias(&["any"]),
+    aggregate("take_any", &[Want::Any], first_type, "", Kind::First, "some value; here the first that is not null"),
+    aggregate("any", &[Want::Any], first_type, "any", Kind::First, "take_any"),
 ];
 
 /// By name.
 pub fn find(name: &str) -> Option<&'static Aggregate> {
-    ALL.iter().find(|aggregate| aggregate.name == name || aggregate.aliases.contains(&name))
+    ALL.iter().find(|aggregate| aggregate.name == name)
 }
 
 fn first_type(types: &[Type]) -> Result<Type, String> {

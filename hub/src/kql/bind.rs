@@ -22,9 +22,9 @@ use super::{Column, Fault, Schema};
 /// How many nodes all of the plan may have.
 const MAX_NODES: usize = 50_000;
 /// How deep it may be.
-const MAX_HEIGHT: usize = 1_200;
+const MAX_HEIGHT: usize = 250;
 /// Through how many operators a row may pass.
-const MAX_OPERATORS: usize = 300;
+const MAX_OPERATORS: usize = 200;
 
 /// Resolves a query.
 pub fn bind(text: &str, query: &Query, schema: &dyn Schema, now: i64) -> Result<(Rel, Vec<Rel>), Fault> {

@@ -37,8 +37,8 @@ pub struct Function {
     pub gives: Gives,
     /// Whether it is called with nulls.
     pub sees_null: bool,
-    /// Whether a column it makes is named after its first argument.
-    pub named_by_first: bool,
+    /// How a column it makes is named when nobody names it.
+    pub naming: Naming,
     /// What can be made of constant arguments beforehand.
     pub prepare: Option<Prepare>,
     /// What it does.
@@ -49,6 +49,17 @@ pub struct Function {
 
 /// Makes something of the arguments that are constants; the others are none.
 pub type Prepare = fn(&[Option<&Value>]) -> Result<Prepared, String>;
+
+/// The name of a column that was given none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// Column1, Column2, ...
+    Numbered,
+    /// That of the first argument.
+    First,
+    /// The same with something and `_` before it.
+    After(&'static str),
+}
 
 /// What a parameter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +181,8 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("stdev", "avg(), min() and max() are the nearest"),
     ("variance", "avg(), min() and max() are the nearest"),
     ("hll", "dcount() is the nearest"),
+    ("argmax", "arg_max() is the nearest"),
+    ("argmin", "arg_min() is the nearest"),
     ("make_bag", "make_list() is the nearest"),
     ("extract_all", "extract() is the nearest"),
     ("column_ifexists", "the columns of a table are fixed; name one that is there"),
@@ -199,7 +212,7 @@ impl Function {
             rest: None,
             gives,
             sees_null: false,
-            named_by_first: false,
+            naming: Naming::Numbered,
             prepare: None,
             eval,
             doc,
@@ -227,7 +240,12 @@ impl Function {
     }
 
     const fn named_by_first(mut self) -> Function {
-        self.named_by_first = true;
+        self.naming = Naming::First;
+        self
+    }
+
+    const fn named_after(mut self, prefix: &'static str) -> Function {
+        self.naming = Naming::After(prefix);
         self
     }
 

@@ -9,11 +9,11 @@ use super::lexer::{self, Tok, Token};
 use super::syntax::{Argument, At, Definition, Function, Let, Pipe, Query, Source};
 use super::value::Type;
 
-/// How deep expressions and tables may nest, together.
+/// How deep expressions and tables may nest, together. Chains of operators nest as well, but for `and` and `or`.
 const MAX_DEPTH: usize = 64;
 
-/// How many signs and word operators a query may have: chains of them are trees as deep as the chain is long.
-const MAX_LINKS: usize = 1000;
+/// How many operators between values and `let` a query may have.
+const MAX_LINKS: usize = 5000;
 
 /// Reads a query.
 ///
@@ -149,7 +149,17 @@ impl Parser<'_> {
         result
     }
 
-    /// Notes one more operator of a chain.
+    /// Notes one more operator of a chain whose tree is as deep as the chain is long. Who ends the chain sets the depth
+    /// back.
+    fn chained(&mut self) -> Result<(), Fault> {
+        if self.depth >= MAX_DEPTH {
+            return Err(self.fault(format!("the query nests deeper than {MAX_DEPTH} levels")));
+        }
+        self.depth += 1;
+        self.link()
+    }
+
+    /// Notes one more operator.
     fn link(&mut self) -> Result<(), Fault> {
         self.links += 1;
         if self.links > MAX_LINKS {

@@ -238,6 +238,11 @@ fn filters_and_columns_reach_the_source() {
             "where TimeStamp between (ago(2h) .. ago(1h)) | count",
             "TimeStamp: TimeStamp AtLeast 2026-11-24T10:00:00.0000000Z, TimeStamp AtMost 2026-11-24T11:00:00.0000000Z",
         ),
+        (
+            "where RawEventName in ('b', 'a') and DeviceId !in ('c') | count",
+            r#"DeviceId RawEventName: RawEventName OneOf ["a","b"]"#,
+        ),
+        ("where RawEventName in~ ('a') | count", "RawEventName: "),
         ("summarize max(TimeStamp) by DeviceId | where DeviceId == 'a'", "DeviceId TimeStamp: "),
         (
             "project DeviceId, EventDetails | union (print DeviceId = 'b') | where DeviceId == 'a' | count",
@@ -302,6 +307,34 @@ fn no_query_is_too_clever() {
         let answer = answer(&query, &tables, limits());
         assert!(answer.contains("! "), "{}: {}", &query[..60.min(query.len())], &answer[..100.min(answer.len())]);
     }
+}
+
+/// What is just within the bounds runs on a small stack, that of a test's thread.
+#[test]
+fn large_queries_within_the_bounds_run() {
+    let tables = tables();
+    let chain = |link: &str| format!("range x from 1 to 3 step 1 | where x == 0{} | count", link.repeat(2_400));
+    assert_eq!(answer(&chain(" or x == 2"), &tables, limits()), "Count:long\n[1]\n");
+    let sum = format!("range x from 1 to 3 step 1 | extend y = x{}| where y == 61", " + x".repeat(60));
+    assert_eq!(answer(&sum, &tables, limits()), "x:long, y:long\n[1,61]\n");
+    let nested = format!("range x from 1 to 1 step 1 | extend y = {}x{}", "abs(".repeat(61), ")".repeat(61));
+    assert_eq!(answer(&nested, &tables, limits()), "x:long, y:long\n[1,1]\n");
+    let lets: String = (1..80).map(|n| format!("let f{n} = (x:long) {{ f{}(x) + 1 }};", n - 1)).collect();
+    let calls = format!("let f0 = (x:long) {{ x }};{lets} range x from 1 to 1 step 1 | project y = f79(x)");
+    assert_eq!(answer(&calls, &tables, limits()), "y:long\n[80]\n");
+    let tables_of_tables: String =
+        (1..90).map(|n| format!("let T{n} = T{} | extend x = x + 1 | where x > 0;", n - 1)).collect();
+    let piped = format!("let T0 = range x from 1 to 1 step 1;{tables_of_tables} T89");
+    assert_eq!(answer(&piped, &tables, limits()), "x:long\n[90]\n");
+    let wrapped = |before: &str, after: &str, n: usize| {
+        let query = format!("{}print x = 1{}", before.repeat(n), after.repeat(n));
+        answer(&query, &tables, limits())
+    };
+    assert_eq!(wrapped("print x = 1 | join kind=leftsemi (", ") on x", 60), "x:long\n[1]\n");
+    assert_eq!(wrapped("union (", "), (print x = 1)", 30).lines().count(), 32);
+    assert_eq!(wrapped("print x = toscalar(", ")", 30), "x:long\n[1]\n");
+    assert_eq!(wrapped("print x = 1 | where x in (", ")", 20), "x:long\n[1]\n");
+    assert_eq!(wrapped("(", ") | extend x = x", 60), "x:long\n[1]\n");
 }
 
 /// Cases cut, doubled and mixed at random, always the same ones: no panic, and a fault lies inside the text.

@@ -77,6 +77,11 @@ fn filters_that_the_store_answers_give_what_the_query_says() {
         ("not(DeviceId == 'press-17')", "1"),
         ("DeviceId == 'press-17' or DeviceId == 'press-18'", "2"),
         ("TimeGenerated < ago(1d)", "2"),
+        ("DeviceId in ('press-17', 'x')", "1"),
+        ("DeviceId in (dynamic(['press-17', 'press-18'])) and RawEventName in ('Login')", "2"),
+        ("DeviceId in ('')", "0"),
+        ("DeviceId !in ('press-17')", "1"),
+        (&["DeviceId == 'press-17'"; 1200].join(" and "), "1"),
     ] {
         assert_eq!(count(predicate), expected, "{predicate}");
     }

@@ -76,6 +76,9 @@ const TABLES: &[(&str, &[(&str, Type)])] = &[
     ),
 ];
 
+/// More filters than this help no more, and SQLite takes no expression that is a thousand levels deep.
+const MAX_FILTERS: usize = 20;
+
 impl Schema for Store {
     fn columns(&self, table: &str) -> Option<Vec<Column>> {
         let (_, columns) = TABLES.iter().find(|(name, _)| *name == table)?;
@@ -146,7 +149,7 @@ impl Store {
 fn conditions(filters: &[Filter], columns: &[Column], stored: &[String]) -> (String, Vec<String>) {
     let mut wheres = vec!["TRUE".to_owned()];
     let mut values = Vec::new();
-    for filter in filters {
+    for filter in filters.iter().take(MAX_FILTERS) {
         let Some(name) = columns.get(filter.column).map(|column| column.name.to_string()) else { continue };
         if !stored.contains(&name) {
             continue;
@@ -156,12 +159,19 @@ fn conditions(filters: &[Filter], columns: &[Column], stored: &[String]) -> (Str
                 wheres.push(format!("{name} = ?"));
                 values.push(text.to_string());
             }
+            (Value::Dynamic(texts), Compare::OneOf) => {
+                let texts = texts.as_array().map(Vec::as_slice).unwrap_or_default();
+                let marks = vec!["?"; texts.len()].join(", ");
+                wheres.push(format!("{name} IN ({marks})"));
+                values.extend(texts.iter().filter_map(|text| text.as_str().map(str::to_owned)));
+            }
             // The store keeps whole microseconds, as text in the order of time. The query looks again at the border.
             (Value::DateTime(at), compare) => {
                 let signs: &[&str] = match compare {
                     Compare::Equal => &[">=", "<="],
                     Compare::AtLeast | Compare::Above => &[">="],
                     Compare::AtMost | Compare::Below => &["<="],
+                    Compare::OneOf => &[],
                 };
                 for sign in signs {
                     wheres.push(format!("{name} {sign} ?"));

@@ -1,7 +1,8 @@
 //! Names of columns: those Kusto gives to what has none, new ones, near ones, patterns.
 
 use crate::kql::Column;
-use crate::kql::functions;
+use crate::kql::aggregates::{self, Aggregate};
+use crate::kql::functions::{self, Naming, Want};
 use crate::kql::syntax::{Expr, ExprKind};
 use crate::kql::value::Value;
 
@@ -26,10 +27,31 @@ pub(super) fn implied_name(expr: &Expr) -> Option<String> {
             };
             Some(implied_name(base).map_or(index.clone(), |base| format!("{base}_{index}")))
         }
-        ExprKind::Call(name, arguments) if functions::find(name).is_some_and(|found| found.named_by_first) => {
-            arguments.first().and_then(implied_name)
-        }
+        ExprKind::Call(name, arguments) => match (functions::find(name), aggregates::find(name)) {
+            (Some(function), _) => {
+                let first = arguments.first().and_then(implied_name)?;
+                match function.naming {
+                    Naming::Numbered => None,
+                    Naming::First => Some(first),
+                    Naming::After(prefix) => Some(format!("{prefix}_{first}")),
+                }
+            }
+            (None, Some(aggregate)) => aggregate_name(aggregate, arguments),
+            (None, None) => None,
+        },
         _ => None,
+    }
+}
+
+/// `count_`, `min_X`.
+fn aggregate_name(aggregate: &Aggregate, arguments: &[Expr]) -> Option<String> {
+    let of = match aggregate.parameters.first() {
+        None | Some(Want::Bool) => None,
+        Some(_) => arguments.first().and_then(implied_name),
+    };
+    match (aggregate.prefix, of) {
+        ("", of) => of,
+        (prefix, of) => Some(format!("{prefix}_{}", of.unwrap_or_default())),
     }
 }
 

@@ -124,7 +124,10 @@ impl Binder<'_> {
             let typed = self.scalar(&named.expr, &Scope::default(), env)?;
             self.is_value(named.expr.at, &typed)?;
             let name = self.one_name(named)?.unwrap_or_else(|| format!("print_{index}"));
-            columns.push(Column::new(&unique(&columns, &name), typed.ty));
+            if columns.iter().any(|column: &Column| *column.name == *name) {
+                return Err(self.fault(named.expr.at, format!("the name {name} is given twice")));
+            }
+            columns.push(Column::new(&name, typed.ty));
             bound.push(typed);
         }
         Ok(Rel::over(one.height, columns, RelOp::Project(Box::new(one), bound)))

@@ -2,9 +2,9 @@
 //! and the expressions are put over those rows.
 
 use super::names::{implied_name, unique, unique_from_one};
-use super::{Binder, Env, Scope, plural};
+use super::{Binder, Env, Scope, lookup, plural};
 use crate::kql::aggregates::{self, Aggregate, Kind};
-use crate::kql::functions::Want;
+use crate::kql::functions;
 use crate::kql::plan::{AggregateCall, Rel, RelOp, Summary, Typed};
 use crate::kql::syntax::{At, Expr, ExprKind, Named};
 use crate::kql::value::{Type, Value};
@@ -63,8 +63,9 @@ impl Binder<'_> {
                     return Err(self.fault(named.expr.at, format!("the name {name} is given twice")));
                 }
                 Some(name) => name,
-                None => aggregate_name(&named.expr)
-                    .map_or_else(|| unique_from_one(&columns), |name| unique(&columns, &name)),
+                None => {
+                    implied_name(&named.expr).map_or_else(|| unique_from_one(&columns), |name| unique(&columns, &name))
+                }
             };
             columns.push(Column::new(&name, typed.ty));
             shown.push(typed);
@@ -84,6 +85,7 @@ impl Binder<'_> {
                     let name = self.aggregate(at, aggregate, arguments, groups, env)?;
                     ExprKind::Name(name)
                 }
+                None if !self.is_callable(name, env) => return Err(self.fault(at, functions::refusal(name))),
                 None => {
                     let parts: Result<_, _> = arguments
                         .iter()
@@ -106,6 +108,12 @@ impl Binder<'_> {
             other => other.clone(),
         };
         Ok(Expr { at, kind })
+    }
+
+    /// Whether anything of that name can be called, so that a missing aggregate is named before its arguments are.
+    fn is_callable(&self, name: &str, env: &Env) -> bool {
+        let known = functions::find(name).is_some() || matches!(name, "and" | "or") || Type::named(name).is_some();
+        known || lookup(env, name).is_some()
     }
 
     /// Adds an aggregate; gives the name of its column, one that no query can write.
@@ -202,19 +210,5 @@ impl Binder<'_> {
         }
         groups.aggregates.push(AggregateCall { kind: aggregate.kind, arguments: bound, types, max: None });
         Ok(())
-    }
-}
-
-/// `count_`, `min_X`; none for an expression around aggregates.
-fn aggregate_name(expr: &Expr) -> Option<String> {
-    let ExprKind::Call(name, arguments) = &expr.kind else { return None };
-    let aggregate = aggregates::find(name)?;
-    let of = match aggregate.parameters.first() {
-        None | Some(Want::Bool) => None,
-        Some(_) => arguments.first().and_then(implied_name),
-    };
-    match (aggregate.prefix, of) {
-        ("", of) => of,
-        (prefix, of) => Some(format!("{prefix}_{}", of.unwrap_or_default())),
     }
 }

@@ -19,6 +19,10 @@ const fn comparison(
     Function::new(name, TWO, Gives::By(comparable), eval, doc)
 }
 
+const fn ordering(name: &'static str, eval: fn(&[Value], &Call) -> Result<Value, Stop>, doc: &'static str) -> Function {
+    Function::new(name, TWO, Gives::By(orderable), eval, doc)
+}
+
 macro_rules! place {
     ($name:literal, $place:ident, $fold:literal, $keep:literal, $doc:literal) => {
         Function::new(
@@ -38,10 +42,10 @@ pub const TABLE: &[Function] = &[
         .sees_null(),
     comparison("!=", |a, _| Ok(negated(&equal(get(a, 0), get(a, 1)))), "the opposite of ==; also written <>")
         .sees_null(),
-    comparison("<", |a, _| Ok(ordered(a, Ordering::is_lt)), "less; strings by their characters"),
-    comparison("<=", |a, _| Ok(ordered(a, Ordering::is_le)), "less or equal"),
-    comparison(">", |a, _| Ok(ordered(a, Ordering::is_gt)), "greater"),
-    comparison(">=", |a, _| Ok(ordered(a, Ordering::is_ge)), "greater or equal"),
+    ordering("<", |a, _| Ok(ordered(a, Ordering::is_lt)), "less; of numbers, datetimes, timespans and bools"),
+    ordering("<=", |a, _| Ok(ordered(a, Ordering::is_le)), "less or equal"),
+    ordering(">", |a, _| Ok(ordered(a, Ordering::is_gt)), "greater"),
+    ordering(">=", |a, _| Ok(ordered(a, Ordering::is_ge)), "greater or equal"),
     Function::new(
         "=~",
         TEXTS,
@@ -284,12 +288,22 @@ pub(in crate::kql) fn comparable(types: &[Type]) -> Result<Type, String> {
     ))
 }
 
+/// Two types of which one value may be less than the other.
+fn orderable(types: &[Type]) -> Result<Type, String> {
+    match types.iter().find(|ty| matches!(ty, Type::String | Type::Guid)) {
+        Some(ty) if types.iter().all(|other| other == ty || *other == Type::Dynamic) => {
+            Err(format!("a {} is neither less nor greater; strcmp() compares strings", ty.name()))
+        }
+        _ => comparable(types),
+    }
+}
+
 fn range(types: &[Type]) -> Result<Type, String> {
     let (Some(value), Some(low), Some(high)) = (types.first(), types.get(1), types.get(2)) else {
         return Ok(Type::Bool);
     };
-    comparable(&[*value, *low])?;
-    if *low == Type::DateTime && *high == Type::TimeSpan { Ok(Type::Bool) } else { comparable(&[*value, *high]) }
+    orderable(&[*value, *low])?;
+    if *low == Type::DateTime && *high == Type::TimeSpan { Ok(Type::Bool) } else { orderable(&[*value, *high]) }
 }
 
 /// The type all arguments have in common.

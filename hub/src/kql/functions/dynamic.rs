@@ -54,7 +54,8 @@ pub const TABLE: &[Function] = &[
         |a, call| string(type_name(get(a, 0), call)),
         "the type of the value, inside a dynamic that of its content",
     )
-    .sees_null(),
+    .sees_null()
+    .named_after("type"),
 ];
 
 /// A member by its key, an item by its place.

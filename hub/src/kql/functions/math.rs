@@ -63,25 +63,28 @@ pub const TABLE: &[Function] = &[
     Function::new(
         "abs",
         &[Want::Any],
-        Gives::By(negate_type),
+        Gives::By(abs_type),
         |a, call| Ok(fit(abs(get(a, 0)), call)),
         "without its sign",
-    ),
+    )
+    .named_by_first(),
     Function::new(
         "round",
         &[Want::Number, Want::Integer],
-        Gives::Just(Type::Real),
-        |a, _| Ok(round(a)),
+        Gives::First,
+        |a, call| Ok(round(a, call)),
         "to so many digits after the point, 0 unless said; halves away from 0",
     )
-    .optional(1),
+    .optional(1)
+    .named_by_first(),
     Function::new(
         "ceiling",
         &[Want::Number],
         Gives::First,
         |a, _| Ok(ceiling(get(a, 0))),
         "the smallest whole number that is not below",
-    ),
+    )
+    .named_by_first(),
 ];
 
 /// An int stays within 32 bits by wrapping around, a moment that leaves the calendar becomes null.
@@ -179,10 +182,21 @@ pub(super) fn bin(value: &Value, size: &Value) -> Value {
     }
 }
 
-fn round(arguments: &[Value]) -> Value {
+fn round(arguments: &[Value], call: &Call) -> Value {
     let digits = super::long(arguments, 1).unwrap_or(0).clamp(-300, 300);
+    if let Value::Long(_) = get(arguments, 0)
+        && digits >= 0
+    {
+        return get(arguments, 0).clone();
+    }
     let factor = 10_f64.powi(i32::try_from(digits).unwrap_or(0));
-    get(arguments, 0).as_real().map_or(Value::Null, |real| Value::Real((real * factor).round() / factor))
+    let rounded = get(arguments, 0).as_real().map(|real| (real * factor).round() / factor);
+    #[expect(clippy::cast_possible_truncation, reason = "a rounded whole number is a whole number")]
+    match rounded {
+        Some(real) if call.ty.is_integer() => Value::Long(real as i64),
+        Some(real) => Value::Real(real),
+        None => Value::Null,
+    }
 }
 
 fn ceiling(value: &Value) -> Value {
@@ -272,6 +286,13 @@ fn modulo_type(types: &[Type]) -> Result<Type, String> {
     }
 }
 
+fn abs_type(types: &[Type]) -> Result<Type, String> {
+    match negate_type(types)? {
+        Type::Int => Ok(Type::Long),
+        ty => Ok(ty),
+    }
+}
+
 fn negate_type(types: &[Type]) -> Result<Type, String> {
     match types.first() {
         Some(ty) if ty.is_number() || *ty == Type::TimeSpan => Ok(*ty),
@@ -281,7 +302,7 @@ fn negate_type(types: &[Type]) -> Result<Type, String> {
 
 fn bin_type(types: &[Type]) -> Result<Type, String> {
     match operands(types) {
-        (a, b) if a.is_number() && b.is_number() => Ok(wider(a, b)),
+        (a, b) if a.is_number() && b.is_number() => Ok(sum_type(a, b)),
         (at @ (Type::DateTime | Type::TimeSpan), Type::TimeSpan) => Ok(at),
         _ => none(types, "put into bins"),
     }

@@ -30,6 +30,14 @@ pub const TABLE: &[Function] = &[
         Gives::Just(Type::Long),
         |a, _| Ok(count(text(a, 0).chars().count())),
         "number of characters",
+    )
+    .named_after("strlen"),
+    Function::new(
+        "strcmp",
+        &[Want::Text, Want::Text],
+        Gives::Just(Type::Long),
+        |a, _| Ok(Value::Long(text(a, 0).cmp(&text(a, 1)) as i64)),
+        "-1, 0 or 1: how two strings compare, character by character",
     ),
     Function::new(
         "substring",
@@ -46,7 +54,8 @@ pub const TABLE: &[Function] = &[
         |a, _| Ok(split(a)),
         "the parts as an array; with a number an array of that part only",
     )
-    .optional(1),
+    .optional(1)
+    .named_by_first(),
     Function::new(
         "trim",
         &[Want::Text, Want::Text],

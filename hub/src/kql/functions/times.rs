@@ -10,14 +10,15 @@ const WITH_OFFSET: &[Want] = &[Want::DateTime, Want::Integer];
 const LONG: Gives = Gives::Just(Type::Long);
 
 const fn start(name: &'static str, eval: fn(&[Value], &Call) -> Result<Value, Stop>, doc: &'static str) -> Function {
-    Function::new(name, WITH_OFFSET, MOMENT, eval, doc).optional(1).named_by_first()
+    Function::new(name, WITH_OFFSET, MOMENT, eval, doc).optional(1)
 }
 
 /// The table of this file.
 pub const TABLE: &[Function] = &[
     Function::new("now", &[Want::TimeSpan], MOMENT, |a, call| Ok(from_now(a, call, 1)), "the moment the query began, and so far after it").optional(1),
     Function::new("ago", &[Want::TimeSpan], MOMENT, |a, call| Ok(from_now(a, call, -1)), "so far before now()"),
-    start("startofday", |a, _| Ok(start_of(a, Unit::Day, 0)), "midnight; the second argument adds days"),
+    start("startofday", |a, _| Ok(start_of(a, Unit::Day, 0)), "midnight; the second argument adds days")
+    .named_by_first(),
     start("startofweek", |a, _| Ok(start_of(a, Unit::Week, 0)), "midnight of Sunday; the second argument adds weeks"),
     start("startofmonth", |a, _| Ok(start_of(a, Unit::Month, 0)), "midnight of the first; the second argument adds months"),
     start("startofyear", |a, _| Ok(start_of(a, Unit::Year, 0)), "midnight of January 1; the second argument adds years"),
@@ -25,8 +26,9 @@ pub const TABLE: &[Function] = &[
     Function::new("datetime_diff", &[Want::Text, Want::DateTime, Want::DateTime], LONG, |a, _| Ok(difference(a)), "how many borders of year, quarter, month, week, day, hour, minute, second, millisecond, microsecond lie between; nanosecond by hundreds")
         .prepare(known_unit),
     Function::new("datetime_add", &[Want::Text, Want::Integer, Want::DateTime], MOMENT, |a, _| Ok(add(a)), "so many years, ..., microseconds later").prepare(known_unit),
-    Function::new("datetime_part", &[Want::Text, Want::DateTime], LONG, |a, _| Ok(part(a)), "year, quarter, month, day, hour, minute, second, millisecond or microsecond").prepare(known_unit),
-    Function::new("format_datetime", &[Want::DateTime, Want::Text], Gives::Just(Type::String), |a, _| string(format(a)), "by a pattern of d f F h H m M s y tt and separators"),
+    Function::new("datetime_part", &[Want::Text, Want::DateTime], Gives::Just(Type::Int), |a, _| Ok(part(a)), "year, quarter, month, day, hour, minute, second, millisecond or microsecond").prepare(known_unit),
+    Function::new("format_datetime", &[Want::DateTime, Want::Text], Gives::Just(Type::String), |a, _| string(format(a)), "by a pattern of d f F h H m M s y tt and separators")
+    .named_by_first(),
     Function::new("make_datetime", &[Want::Integer, Want::Integer, Want::Integer, Want::Integer, Want::Integer, Want::Number], MOMENT, |a, _| Ok(make(a)), "of year, month, day, and hour, minute, second")
         .optional(3),
     Function::new("unixtime_seconds_todatetime", &[Want::Number], MOMENT, |a, _| Ok(from_unix(get(a, 0))), "so many seconds after 1970"),

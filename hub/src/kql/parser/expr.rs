@@ -40,32 +40,39 @@ const WORDS: &[&str] = &[
 
 const LISTS: &[&str] = &["in", "!in", "in~", "!in~", "has_any", "has_all"];
 
+const OTHERS: &[&str] = &["between", "!between", "matches"];
+
 const COMPARISONS: &[&str] = &["==", "!=", "<>", "<", "<=", ">", ">=", "=~", "!~"];
 
 impl Parser<'_> {
     pub(super) fn expr(&mut self) -> Result<Expr, Fault> {
         self.deeper(|parser| {
-            let mut left = parser.conjunction()?;
+            let mut parts = vec![parser.conjunction()?];
             while parser.eat_word("or") {
                 parser.link()?;
-                let right = parser.conjunction()?;
-                left = call(left.at, "or", vec![left, right]);
+                parts.push(parser.conjunction()?);
             }
-            Ok(left)
+            Ok(balanced("or", parts))
         })
     }
 
     fn conjunction(&mut self) -> Result<Expr, Fault> {
-        let mut left = self.comparison()?;
+        let mut parts = vec![self.comparison()?];
         while self.eat_word("and") {
             self.link()?;
-            let right = self.comparison()?;
-            left = call(left.at, "and", vec![left, right]);
+            parts.push(self.comparison()?);
         }
-        Ok(left)
+        Ok(balanced("and", parts))
     }
 
     fn comparison(&mut self) -> Result<Expr, Fault> {
+        let depth = self.depth;
+        let compared = self.comparisons();
+        self.depth = depth;
+        compared
+    }
+
+    fn comparisons(&mut self) -> Result<Expr, Fault> {
         let mut left = self.sum()?;
         loop {
             let at = self.at();
@@ -75,17 +82,17 @@ impl Parser<'_> {
                 _ => return Ok(left),
             };
             let word = operator.as_str();
-            self.link()?;
-            if COMPARISONS.contains(&word) || WORDS.contains(&word) {
-                self.next += 1;
-                let right = self.sum()?;
-                left = call(at, word, vec![left, right]);
-            } else if LISTS.contains(&word) {
-                self.next += 1;
+            let known = [COMPARISONS, WORDS, LISTS, OTHERS].iter().any(|list| list.contains(&word));
+            match known {
+                false if word.starts_with('!') => return Err(self.fault(format!("{word:?} is no operator here"))),
+                false => return Ok(left),
+                true => self.chained()?,
+            }
+            self.next += 1;
+            if LISTS.contains(&word) {
                 let list = self.in_list()?;
                 left = Expr { at, kind: ExprKind::In(operator, Box::new(left), list) };
             } else if matches!(word, "between" | "!between") {
-                self.next += 1;
                 self.expect("(")?;
                 let low = self.sum()?;
                 self.expect("..")?;
@@ -93,14 +100,12 @@ impl Parser<'_> {
                 self.expect(")")?;
                 left = call(at, word, vec![left, low, high]);
             } else if word == "matches" {
-                self.next += 1;
                 self.expect_word("regex")?;
                 let right = self.sum()?;
                 left = call(at, "matches regex", vec![left, right]);
-            } else if word.starts_with('!') {
-                return Err(self.fault(format!("{word:?} is no operator here")));
             } else {
-                return Ok(left);
+                let right = self.sum()?;
+                left = call(at, word, vec![left, right]);
             }
         }
     }
@@ -137,26 +142,30 @@ impl Parser<'_> {
     }
 
     fn sum(&mut self) -> Result<Expr, Fault> {
+        let depth = self.depth;
         let mut left = self.product()?;
         while let Tok::Sign(sign @ ("+" | "-")) = self.peek() {
             let (sign, at) = (*sign, self.at());
             self.next += 1;
-            self.link()?;
+            self.chained()?;
             let right = self.product()?;
             left = call(at, sign, vec![left, right]);
         }
+        self.depth = depth;
         Ok(left)
     }
 
     fn product(&mut self) -> Result<Expr, Fault> {
+        let depth = self.depth;
         let mut left = self.signed()?;
         while let Tok::Sign(sign @ ("*" | "/" | "%")) = self.peek() {
             let (sign, at) = (*sign, self.at());
             self.next += 1;
-            self.link()?;
+            self.chained()?;
             let right = self.signed()?;
             left = call(at, sign, vec![left, right]);
         }
+        self.depth = depth;
         Ok(left)
     }
 
@@ -188,11 +197,7 @@ impl Parser<'_> {
                 self.depth = depth;
                 return Ok(base);
             }
-            // Each access is a level of the tree, which is walked recursively later.
-            self.depth += 1;
-            if self.depth >= super::MAX_DEPTH {
-                return Err(self.fault("the query nests too deep"));
-            }
+            self.chained()?;
         }
     }
 
@@ -340,6 +345,22 @@ impl Parser<'_> {
         }
         Ok(Json::Object(members))
     }
+}
+
+/// A tree of `and` or `or` that is as flat as can be; the order of its leaves is kept.
+fn balanced(name: &str, mut parts: Vec<Expr>) -> Expr {
+    while parts.len() > 1 {
+        let mut pairs = Vec::with_capacity(parts.len().div_ceil(2));
+        let mut rest = parts.into_iter();
+        while let Some(left) = rest.next() {
+            pairs.push(match rest.next() {
+                Some(right) => call(left.at, name, vec![left, right]),
+                None => left,
+            });
+        }
+        parts = pairs;
+    }
+    parts.pop().unwrap_or(Expr { at: 0, kind: ExprKind::Star })
 }
 
 fn call(at: At, name: &str, arguments: Vec<Expr>) -> Expr {

@@ -1,7 +1,13 @@
 //! What is pushed to the sources: which rows and which columns they have to show.
 
+use std::collections::HashSet;
+
 use super::{JoinKind, JoinPlan, Node, Rel, RelOp, Typed};
+use crate::kql::value::{Type, Value};
 use crate::kql::{Compare, Filter};
+
+/// So many texts of an `in` a source is asked for at most.
+const MAX_TEXTS: usize = 1000;
 
 /// Tells the sources below which rows and columns matter.
 pub fn optimize(rel: &mut Rel) {
@@ -148,8 +154,21 @@ fn conjuncts(predicate: &Typed, filters: &mut Vec<Filter>) {
             }
             _ => {}
         },
+        Node::InSet(value, set, how) if !how.negated && !how.fold => filters.extend(one_of(value, set)),
         _ => {}
     }
+}
+
+/// A column of text that has to be one of some texts.
+fn one_of(column: &Typed, set: &HashSet<Value>) -> Option<Filter> {
+    let (Node::Column(index), Type::String) = (&column.node, column.ty) else { return None };
+    let texts = set.iter().map(|value| match value {
+        Value::Str(text) => Some(text.to_string()),
+        _ => None,
+    });
+    let mut texts = texts.collect::<Option<Vec<_>>>().filter(|texts| texts.len() <= MAX_TEXTS)?;
+    texts.sort();
+    Some(Filter { column: *index, compare: Compare::OneOf, value: Value::dynamic(texts.into()) })
 }
 
 fn filter(column: &Typed, value: &Typed, compare: Compare) -> Option<Filter> {
