@@ -156,6 +156,11 @@ impl Deriver<'_> {
     /// Writes an alert that is new, or was dismissed and is true after all.
     pub fn keep(&self, rule: &Rule, finding: &Finding) -> rusqlite::Result<usize> {
         let id = alerts::id(rule, self.device, finding).to_string();
+        // In a flood nearly every finding is an alert already, and making its texts is most of the work.
+        let there = "SELECT 1 FROM SecurityAlert WHERE SystemAlertId = ? AND Status <> 'Dismissed'";
+        if self.to.prepare_cached(there)?.exists([&id])? {
+            return Ok(0);
+        }
         self.to
             .prepare_cached(
                 "INSERT INTO SecurityAlert (TimeGenerated, AlertName, AlertSeverity, AlertType, CompromisedEntity,
