@@ -43,6 +43,12 @@ impl Subject {
     }
 }
 
+const FAILURES_BEFORE: &str = "SELECT TimeStamp FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
+    WHERE DeviceId = ? AND LoginKey = ? AND TimeStamp BETWEEN ? AND ? ORDER BY TimeStamp DESC LIMIT ?";
+
+const LOGINS_AFTER: &str = "SELECT TimeStamp, EventDetails FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
+    WHERE DeviceId = ? AND LoginKey = ? AND TimeStamp BETWEEN ? AND ? ORDER BY TimeStamp LIMIT ?";
+
 fn login_key(result: &str, address: &str) -> String {
     format!("{result} {address}")
 }
@@ -108,11 +114,9 @@ impl Deriver<'_> {
     }
 
     fn failures(&self, address: &str, up_to: Timestamp) -> rusqlite::Result<Vec<Timestamp>> {
-        let sql = "SELECT TimeStamp FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
-            WHERE DeviceId = ? AND LoginKey = ? AND TimeStamp BETWEEN ? AND ? ORDER BY TimeStamp DESC LIMIT ?";
         let key = login_key("Fail", address);
         let from = moment(up_to.saturating_sub(WINDOW).unwrap_or(Timestamp::MIN));
-        let mut statement = self.to.prepare_cached(sql)?;
+        let mut statement = self.to.prepare_cached(FAILURES_BEFORE)?;
         let rows = statement.query_map(params![self.device, key, from, moment(up_to), sql_limit(FAILURES)], |row| {
             row.get::<_, String>(0)
         })?;
@@ -123,11 +127,9 @@ impl Deriver<'_> {
     /// the window.
     fn later_logins(&self, address: &str, at: Timestamp) -> rusqlite::Result<Vec<(Timestamp, LoginItem)>> {
         const SUCCESSES: usize = 8;
-        let sql = "SELECT TimeStamp, EventDetails FROM SecurityIoTRawEvent INDEXED BY LoginsOfAddress
-            WHERE DeviceId = ? AND LoginKey = ? AND TimeStamp BETWEEN ? AND ? ORDER BY TimeStamp LIMIT ?";
         let until = moment(at.saturating_add(WINDOW).unwrap_or(Timestamp::MAX));
         let just_after = moment(at.saturating_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::MAX));
-        let mut statement = self.to.prepare_cached(sql)?;
+        let mut statement = self.to.prepare_cached(LOGINS_AFTER)?;
         let mut found = Vec::new();
         // A log may tell whole seconds, so a success of the same moment counts as later.
         for (result, from, limit) in [("Fail", just_after, FAILURES - 1), ("Success", moment(at), SUCCESSES)] {
@@ -154,6 +156,11 @@ impl Deriver<'_> {
     /// Writes an alert that is new, or was dismissed and is true after all.
     pub fn keep(&self, rule: &Rule, finding: &Finding) -> rusqlite::Result<usize> {
         let id = alerts::id(rule, self.device, finding).to_string();
+        // In a flood nearly every finding is an alert already, and making its texts is most of the work.
+        let there = "SELECT 1 FROM SecurityAlert WHERE SystemAlertId = ? AND Status <> 'Dismissed'";
+        if self.to.prepare_cached(there)?.exists([&id])? {
+            return Ok(0);
+        }
         self.to
             .prepare_cached(
                 "INSERT INTO SecurityAlert (TimeGenerated, AlertName, AlertSeverity, AlertType, CompromisedEntity,

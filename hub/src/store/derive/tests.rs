@@ -109,6 +109,20 @@ fn five_failures_within_ten_minutes_and_the_success_behind_them() {
 }
 
 #[test]
+fn a_flood_of_logins_is_looked_up_by_statements_planned_once() {
+    use rusqlite::StatementStatus::{RePrepare, Run};
+    let mut fixture = Fixture::new();
+    for n in 0..20 {
+        fixture.event("Login", n, &[login("Fail", "root", Some("192.0.2.9"))]);
+    }
+    for sql in [super::FAILURES_BEFORE, super::LOGINS_AFTER] {
+        let statement = fixture.store.db.prepare_cached(sql).unwrap();
+        assert!(statement.get_status(Run) >= 20, "the text is that of the statement in use");
+        assert_eq!(statement.get_status(RePrepare), 0, "{sql}");
+    }
+}
+
+#[test]
 fn failures_further_apart_are_no_attack() {
     let mut fixture = Fixture::new();
     for n in 0..12 {
