@@ -1,5 +1,6 @@
 //! The real agent, run as a process of its own in a directory of its own.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
@@ -28,6 +29,8 @@ pub struct Agent {
     dir: TempDir,
     /// The twin, as it is written at every start; a story changes it through `set`.
     pub twin: Value,
+    /// What its environment has besides ours.
+    pub environment: Vec<(&'static str, OsString)>,
     child: Option<Child>,
 }
 
@@ -55,7 +58,7 @@ impl Agent {
                 },
             } },
         });
-        Agent { dir, twin, child: None }
+        Agent { dir, twin, environment: Vec::new(), child: None }
     }
 
     /// Sets a published key.
@@ -91,6 +94,7 @@ impl Agent {
         let child = Command::new(binary())
             .args(["run", "--config"])
             .arg(self.config())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -110,7 +114,7 @@ impl Agent {
         let ended = child.try_wait().unwrap();
         assert!(ended.is_none(), "the agent ended by itself ({ended:?}):\n{}", self.log());
         child.kill().unwrap();
-        child.wait().unwrap();
+        wait::end("the killed agent", &mut child);
     }
 
     /// SIGTERM, and its answer. Five seconds are the contract: systemd's patience is longer, a shutting-down board's
@@ -206,7 +210,7 @@ impl Drop for Agent {
 
 /// Runs a command of the agent to its end.
 pub fn cli(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap()
+    wait::output(&format!("edgewarden {}", args.join(" ")), Command::new(binary()).args(args))
 }
 
 /// A connection to a broker on this machine.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::arrivals::Arrival;
+use crate::clock::Clock;
 
 /// How long a log that was empty has lines before it is copied and emptied again. A copy is known by what the agent has
 /// read of it; one of which it has read nothing it takes for a stranger's.
@@ -28,18 +29,27 @@ struct Log {
     path: PathBuf,
     file: File,
     rotations: u32,
-    begin: Instant,
+    clock: Clock,
     /// Since when the file has lines.
     has_lines: Option<Instant>,
-    /// When each was caused, the first first.
-    at: Vec<Duration>,
+    /// The first first.
+    causes: Vec<Cause>,
+}
+
+/// One cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause {
+    /// When it was written.
+    pub at: Timestamp,
+    /// When its line says that it was written.
+    pub stamp: Timestamp,
 }
 
 impl Causes {
     /// Causes nothing yet.
-    pub fn new(path: &Path) -> Causes {
-        let (path, begin) = (path.to_owned(), Instant::now());
-        let log = Log { file: open(&path), path, rotations: 0, begin, has_lines: None, at: Vec::new() };
+    pub fn new(path: &Path, clock: Clock) -> Causes {
+        let path = path.to_owned();
+        let log = Log { file: open(&path), path, rotations: 0, clock, has_lines: None, causes: Vec::new() };
         Causes { log: Arc::new(Mutex::new(log)), allowed: Arc::default() }
     }
 
@@ -67,17 +77,12 @@ impl Causes {
 
     /// How many there are; they are numbered from 1.
     pub fn count(&self) -> u32 {
-        u32::try_from(self.log().at.len()).unwrap()
+        u32::try_from(self.log().causes.len()).unwrap()
     }
 
-    /// When a cause was written, since the start.
-    pub fn at(&self, number: u32) -> Duration {
-        self.log().at[number as usize - 1]
-    }
-
-    /// The time since the start.
-    pub fn elapsed(&self) -> Duration {
-        self.log().begin.elapsed()
+    /// All of them.
+    pub fn all(&self) -> Vec<Cause> {
+        self.log().causes.clone()
     }
 
     /// What logrotate does without options: the writer goes on with the renamed file until it is told.
@@ -116,14 +121,16 @@ impl Causes {
 }
 
 impl Log {
-    /// Writes the next cause, in one write, as a syslog daemon does it.
+    /// Writes the next cause, in one write, as a syslog daemon does it. Every other line is another machine's, whose
+    /// clock is right.
     fn line(&mut self) {
-        let number = u32::try_from(self.at.len() + 1).unwrap();
-        let (now, port) = (Timestamp::now(), port(number));
+        let number = u32::try_from(self.causes.len() + 1).unwrap();
+        let (at, port) = (Timestamp::now(), port(number));
+        let stamp = if number.is_multiple_of(2) { at } else { self.clock.shows(at) };
         let line =
-            format!("{now:.6} board sshd[{number}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
+            format!("{stamp:.6} board sshd[{number}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
         self.file.write_all(line.as_bytes()).unwrap();
-        self.at.push(self.begin.elapsed());
+        self.causes.push(Cause { at, stamp });
         self.has_lines.get_or_insert_with(Instant::now);
     }
 

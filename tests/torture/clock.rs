@@ -1,0 +1,99 @@
+//! The wall clock of one agent and of the daemons whose log it reads, which a test can set: a shim between the agent and
+//! the C library (`clock.c`) adds the seconds that stand in a file. The machine's own clock stays as it is.
+//!
+//! Debian's libfaketime can do this too, but leaves a semaphore and a piece of shared memory behind with each process
+//! that is killed, and here that is each.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A shared clock.
+#[derive(Clone)]
+pub struct Clock {
+    shim: PathBuf,
+    path: PathBuf,
+    file: Arc<File>,
+    shift_s: Arc<AtomicI64>,
+    shown: Arc<Mutex<Vec<i64>>>,
+}
+
+/// What a clock can be set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The truth.
+    Right,
+    /// So many seconds beside it.
+    Off(i64),
+    /// The first minutes of 1970.
+    Epoch,
+}
+
+impl Clock {
+    /// A clock that is right, with its files in a directory.
+    pub fn new(directory: &Path) -> Clock {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/torture/clock.c");
+        let (shim, path) = (directory.join("clock.so"), directory.join("clock"));
+        let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&shim).arg(source).status();
+        assert!(cc.expect("a C compiler is needed: scripts/setup-test.sh installs it").success());
+        let file = Arc::new(File::options().create_new(true).write(true).open(&path).unwrap());
+        let clock = Clock { shim, path, file, shift_s: Arc::default(), shown: Arc::default() };
+        clock.set(Setting::Right);
+        clock
+    }
+
+    /// What a process needs to have this clock.
+    pub fn environment(&self) -> [(&'static str, OsString); 2] {
+        [("LD_PRELOAD", self.shim.clone().into()), ("CLOCK_SHIFT", self.path.clone().into())]
+    }
+
+    /// Sets it, for everybody at once.
+    pub fn set(&self, setting: Setting) {
+        let shift_s = match setting {
+            Setting::Right => 0,
+            Setting::Off(seconds) => seconds,
+            Setting::Epoch => -Timestamp::now().as_second(),
+        };
+        self.file.write_all_at(&shift_s.to_ne_bytes(), 0).unwrap();
+        self.shift_s.store(shift_s, Ordering::SeqCst);
+        if setting != Setting::Epoch {
+            self.shown.lock().unwrap().push(shift_s);
+        }
+    }
+
+    /// What it shows when it truly is `now`.
+    pub fn shows(&self, now: Timestamp) -> Timestamp {
+        now + SignedDuration::from_secs(self.shift_s.load(Ordering::SeqCst))
+    }
+
+    /// By how many seconds it was ever beside the truth, those times left out at which it could not be right.
+    pub fn shifts_s(&self) -> Vec<i64> {
+        self.shown.lock().unwrap().clone()
+    }
+}
+
+/// A shim that the agent does not notice would prove nothing.
+#[test]
+fn the_agent_has_the_clock_it_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let dated = || {
+        let mut collect = Command::new(crate::agent::binary());
+        collect.args(["collect", "LocalUsers", "--format", "envelope"]).envs(clock.environment());
+        let out = crate::wait::output("a one-shot run", &mut collect);
+        let text = String::from_utf8(out.stdout).unwrap();
+        let message: serde_json::Value = serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap();
+        let events = message["Events"].as_array().unwrap_or_else(|| panic!("no Events in {message}"));
+        let date: Timestamp = events[0]["TimestampUTC"].as_str().unwrap().parse().unwrap();
+        (date.as_second() - Timestamp::now().as_second()).div_euclid(3600)
+    };
+    assert!((-1..=0).contains(&dated()));
+    clock.set(Setting::Off(25 * 3600));
+    assert!((24..=25).contains(&dated()));
+}
