@@ -6,16 +6,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::arrivals::Arrival;
 use crate::clock::Clock;
-
-/// How long a log that was empty has lines before it is copied and emptied again. A copy is known by what the agent has
-/// read of it; one of which it has read nothing it takes for a stranger's.
-const READ_BEFORE_COPY: Duration = Duration::from_secs(2);
 
 /// The list of causes is this test's own; nothing is taken from what the agent says.
 #[derive(Clone)]
@@ -30,8 +26,7 @@ struct Log {
     file: File,
     rotations: u32,
     clock: Clock,
-    /// Since when the file has lines.
-    has_lines: Option<Instant>,
+    has_lines: bool,
     /// The first first.
     causes: Vec<Cause>,
 }
@@ -49,7 +44,7 @@ impl Causes {
     /// Causes nothing yet.
     pub fn new(path: &Path, clock: Clock) -> Causes {
         let path = path.to_owned();
-        let log = Log { file: open(&path), path, rotations: 0, clock, has_lines: None, causes: Vec::new() };
+        let log = Log { file: open(&path), path, rotations: 0, clock, has_lines: false, causes: Vec::new() };
         Causes { log: Arc::new(Mutex::new(log)), allowed: Arc::default() }
     }
 
@@ -92,27 +87,21 @@ impl Causes {
         self.burst(late_lines);
         let mut log = self.log();
         log.file = open(&log.path);
-        log.has_lines = None;
+        log.has_lines = false;
         // A log that rotated is written to, or the agent would rightly go on with the old one.
         log.line();
     }
 
     /// What logrotate does with `copytruncate`. Nothing is written in between, which with a real daemon may happen.
     pub fn rotate_by_copy(&self) {
-        let is_read = |since: Instant| since.elapsed() >= READ_BEFORE_COPY;
         let mut log = self.log();
-        while !log.has_lines.is_some_and(is_read) {
-            if log.has_lines.is_none() {
-                log.line();
-            }
-            drop(log);
-            std::thread::sleep(Duration::from_millis(50));
-            log = self.log();
+        if !log.has_lines {
+            log.line();
         }
         let to = log.rotated();
         copy(&log.path, to).unwrap();
         log.file.set_len(0).unwrap();
-        log.has_lines = None;
+        log.has_lines = false;
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -131,7 +120,7 @@ impl Log {
             format!("{stamp:.6} board sshd[{number}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
         self.file.write_all(line.as_bytes()).unwrap();
         self.causes.push(Cause { at, stamp });
-        self.has_lines.get_or_insert_with(Instant::now);
+        self.has_lines = true;
     }
 
     /// The next name for the file.
