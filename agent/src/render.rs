@@ -98,23 +98,22 @@ impl Renderer {
     /// The offset for an event: microseconds, `None` while its boot's clock is not known.
     pub fn offset_us(&mut self, lane: Lane, event: &StoredEvent) -> io::Result<Option<i64>> {
         let (boot, seq) = (event.at.boot, event.seq);
-        let mark = self.spool.mark(lane, boot, seq).map(|mark| mark.offset_us);
+        let mark = self.spool.mark(lane, boot, seq);
         let through = &mut self.rendered_through[lane.index()];
         let is_fresh = seq > *through;
         *through = seq.max(*through);
         if boot != self.clock.boot() {
-            return Ok(mark.or_else(|| self.spool.boot_offset_us(boot)));
+            return Ok(mark.map_or_else(|| self.spool.boot_offset_us(boot), |mark| mark.offset_us));
         }
         let now_us = self.clock.offset_us();
         let is_set = is_plausible(self.clock.now().wall_us);
-        match mark {
-            Some(offset_us) if !is_fresh || !is_set || offset_us.abs_diff(now_us) < STEP_US => Ok(Some(offset_us)),
-            None if !is_set => Ok(None),
-            _ => {
-                self.spool.add_mark(Mark { lane, from_seq: seq, boot, offset_us: now_us })?;
-                Ok(Some(now_us))
-            }
+        let is_near = |mark: &Mark| mark.offset_us.is_some_and(|offset_us| offset_us.abs_diff(now_us) < STEP_US);
+        if let Some(mark) = mark.filter(|mark| !is_fresh || !is_set || is_near(mark)) {
+            return Ok(mark.offset_us);
         }
+        let offset_us = is_set.then_some(now_us);
+        self.spool.add_mark(Mark { lane, from_seq: seq, boot, offset_us })?;
+        Ok(offset_us)
     }
 
     /// Whether an event had better wait: its boot is this one, and the clock may still be set.
@@ -131,7 +130,15 @@ impl Renderer {
         if is_plausible(first.wall_us) || !is_set || self.spool.boot_offset_us(first.boot).is_some() {
             return Ok(());
         }
-        self.spool.add_boot_offset(BootOffset { boot: first.boot, offset_us: self.clock.offset_us() })
+        let (boot, offset_us) = (first.boot, self.clock.offset_us());
+        for lane in Lane::ALL {
+            // What was rendered without an offset stays so; what was not must not follow it.
+            let from_seq = self.rendered_through[lane.index()] + 1;
+            if self.spool.mark(lane, boot, from_seq).is_some_and(|mark| mark.offset_us.is_none()) {
+                self.spool.add_mark(Mark { lane, from_seq, boot, offset_us: Some(offset_us) })?;
+            }
+        }
+        self.spool.add_boot_offset(BootOffset { boot, offset_us })
     }
 }
 

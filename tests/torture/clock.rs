@@ -97,3 +97,36 @@ fn the_agent_has_the_clock_it_is_given() {
     clock.set(Setting::Off(25 * 3600));
     assert!((24..=25).contains(&dated()));
 }
+
+/// Two clocks that could both be right may not both date the same event.
+#[test]
+fn what_was_sent_while_the_clock_was_wrong_is_sent_again_the_same() {
+    let hub = crate::hub::Hub::start();
+    let proxy = crate::proxy::Proxy::start(hub.port);
+    proxy.record();
+    proxy.refuse();
+    let mut agent = crate::agent::Agent::new("clock", crate::agent::connection(proxy.port));
+    let clock = Clock::new(&agent.path(""));
+    agent.environment = clock.environment().into();
+    agent.start();
+    agent.wait_status("something to be recorded", |status| {
+        status["spool"]["recorded"] != status["spool"]["acknowledged"]
+            && status["collectors"]["Login"]["state"] == "running"
+    });
+    clock.set(Setting::Epoch);
+    // Long enough to cut the link before the first acknowledgement.
+    proxy.delay_replies(std::time::Duration::from_millis(1500));
+    proxy.relay();
+    let sent = || crate::wire::sent(&proxy.tapes());
+    crate::wait::until_true("the first message", || !sent().is_empty());
+    proxy.cut();
+    clock.set(Setting::Off(3600));
+    proxy.delay_replies(std::time::Duration::ZERO);
+    agent.wait_status("everything to be acknowledged", |status| {
+        status["spool"]["recorded"] == status["spool"]["acknowledged"]
+    });
+    let messages: Vec<_> = sent().iter().map(|sent| serde_json::from_slice(&sent.message).unwrap()).collect();
+    let mut wrongs = Vec::new();
+    assert_ne!(crate::oracle::check_redeliveries(&messages, &mut wrongs), 0);
+    assert!(wrongs.is_empty(), "{wrongs:#?}");
+}

@@ -120,7 +120,7 @@ fn events_by_cause(arrivals: &[Arrival], caused: u32, wrongs: &mut Vec<String>) 
 }
 
 /// A redelivery must be the same event word for word, times included. Gives how many there were.
-fn check_redeliveries(messages: &[Value], wrongs: &mut Vec<String>) -> u64 {
+pub fn check_redeliveries(messages: &[Value], wrongs: &mut Vec<String>) -> u64 {
     let mut first: BTreeMap<&str, &Value> = BTreeMap::new();
     let mut redelivered = 0;
     for event in messages.iter().flat_map(|message| message["Events"].as_array().expect("a message has Events")) {
