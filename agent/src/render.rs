@@ -102,16 +102,20 @@ impl Renderer {
         let through = &mut self.rendered_through[lane.index()];
         let is_fresh = seq > *through;
         *through = seq.max(*through);
+        if event.at.boottime_us == 0 {
+            // Its own record dates it, whatever the clock says.
+            return Ok(None);
+        }
         if boot != self.clock.boot() {
             return Ok(mark.map_or_else(|| self.spool.boot_offset_us(boot), |mark| mark.offset_us));
         }
-        let now_us = self.clock.offset_us();
-        let is_set = is_plausible(self.clock.now().wall_us);
-        let is_near = |mark: &Mark| mark.offset_us.is_some_and(|offset_us| offset_us.abs_diff(now_us) < STEP_US);
-        if let Some(mark) = mark.filter(|mark| !is_fresh || !is_set || is_near(mark)) {
+        // One look: the clock may be set between two.
+        let now_us = right_offset_us(&self.clock.now());
+        let is_near = |mark: &Mark| mark.offset_us.zip(now_us).is_some_and(|(mark, now)| mark.abs_diff(now) < STEP_US);
+        if let Some(mark) = mark.filter(|mark| !is_fresh || now_us.is_none() || is_near(mark)) {
             return Ok(mark.offset_us);
         }
-        let offset_us = is_set.then_some(now_us);
+        let offset_us = now_us.or_else(|| right_offset_us(&event.at));
         self.spool.add_mark(Mark { lane, from_seq: seq, boot, offset_us })?;
         Ok(offset_us)
     }
@@ -126,11 +130,11 @@ impl Renderer {
     /// Once the clock of a boot that began with a wrong one is set, its offset is kept for the events that are sent
     /// after the next start. `first` is the first reading of this boot.
     pub fn keep_offset_of_boot(&self, first: &Reading) -> io::Result<()> {
-        let is_set = is_plausible(self.clock.now().wall_us);
-        if is_plausible(first.wall_us) || !is_set || self.spool.boot_offset_us(first.boot).is_some() {
+        let boot = first.boot;
+        let Some(offset_us) = right_offset_us(&self.clock.now()) else { return Ok(()) };
+        if is_plausible(first.wall_us) || self.spool.boot_offset_us(boot).is_some() {
             return Ok(());
         }
-        let (boot, offset_us) = (first.boot, self.clock.offset_us());
         for lane in Lane::ALL {
             // What was rendered without an offset stays so; what was not must not follow it.
             let from_seq = self.rendered_through[lane.index()] + 1;
@@ -140,6 +144,11 @@ impl Renderer {
         }
         self.spool.add_boot_offset(BootOffset { boot, offset_us })
     }
+}
+
+/// The clock's offset at a reading, if it could be right then: microseconds.
+fn right_offset_us(at: &Reading) -> Option<i64> {
+    is_plausible(at.wall_us).then(|| at.wall_us.saturating_sub(i64::try_from(at.boottime_us).unwrap_or(i64::MAX)))
 }
 
 #[cfg(test)]
