@@ -196,6 +196,8 @@ impl Rig {
                 let bytes = self.random.choice([8192, 20_000, 262_144]).expect("not empty");
                 self.agent.set("maxMessageSizeInBytes", json!(bytes));
                 self.agent.write_twin();
+                // One that was started a moment ago would be ended by it like any program.
+                self.agent.wait_status("the agent to listen", |_| true);
                 self.agent.signal(Signal::SIGHUP);
             }
             Fault::Cut => self.proxy.cut(),

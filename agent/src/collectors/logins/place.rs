@@ -176,7 +176,7 @@ fn copied_since(log: &Path, siblings: &[(SystemTime, PathBuf)], place: &Place) -
     let Some(known) = place.newest else { return Vec::new() };
     let begins_like = |head: Head, path: &Path| File::open(path).is_ok_and(|file| head.is_of(&file));
     let is_new = |(index, (modified, path)): &(usize, &(SystemTime, PathBuf))| {
-        if micros(*modified) < known.modified_us {
+        if micros(*modified) < known.modified_us || !is_numbered(log, path) {
             return false;
         }
         let looked = File::open(path).and_then(|file| Ok((place.is_in(&file)?, Head::of_all(&file)?)));
@@ -186,6 +186,13 @@ fn copied_since(log: &Path, siblings: &[(SystemTime, PathBuf)], place: &Place) -
         head.bytes > 0 && !is_known && !begins_like(head, log) && !is_copy()
     };
     siblings.iter().enumerate().filter(is_new).map(|(_, (_, path))| path.clone()).collect()
+}
+
+/// Whether a rotated file is named as logrotate does it, by a number or a date: `auth.log.remote` may be another log.
+fn is_numbered(log: &Path, path: &Path) -> bool {
+    let names = log.file_name().and_then(|log| log.to_str()).zip(path.file_name().and_then(|name| name.to_str()));
+    let suffix = names.and_then(|(log, name)| name.strip_prefix(log));
+    suffix.and_then(|suffix| suffix.as_bytes().get(1)).is_some_and(u8::is_ascii_digit)
 }
 
 fn micros(time: SystemTime) -> i64 {
@@ -275,11 +282,13 @@ mod tests {
         write("auth.log.2", "two\n");
         write("auth.log", "three\n");
         assert_eq!(rest(), [(path("auth.log.2"), 0)]);
-        write("auth.log.old", "two\n");
-        write("auth.log.bak", "one\nlate\n");
-        assert_eq!(rest().len(), 1, "copies of what is there");
-        fs::remove_file(path("auth.log.old")).unwrap();
-        fs::remove_file(path("auth.log.bak")).unwrap();
+        write("auth.log.4", "two\n");
+        write("auth.log.5", "one\nlate\n");
+        write("auth.log.remote", "four\n");
+        assert_eq!(rest().len(), 1, "copies of what is there, and another log");
+        fs::remove_file(path("auth.log.4")).unwrap();
+        fs::remove_file(path("auth.log.remote")).unwrap();
+        fs::remove_file(path("auth.log.5")).unwrap();
         fs::rename(&log, path("auth.log.3")).unwrap();
         assert_eq!(rest(), [(path("auth.log.2"), 0), (path("auth.log.3"), 0)]);
     }
