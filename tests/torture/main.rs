@@ -14,10 +14,10 @@
 //!
 //! The oracle is the test's own list of what it caused and when, never what the agent says. Each cause is at the far end
 //! once, under one id and with the time its line says, or within a count of losses that arrived (only where the disk was
-//! filled), or was acknowledged by a foreign broker that was killed later (scored apart). Nothing else
-//! is forgiven: not the time the agent was down, because the log keeps it; not what was not synced at a kill, because
-//! the log is read again from the last frame; not a killed hub of ours, which has stored what it acknowledged. What is
-//! sent again is the same event word for word, also when the clock was set in between.
+//! filled), or was acknowledged by a foreign broker that was killed later (scored apart). Nothing else is forgiven: not the
+//! time the agent was down, because the log keeps it; not what was not synced at a kill, because the log is read again
+//! from the last frame; not a killed hub of ours, which has stored what it acknowledged. What is sent again is the same
+//! event word for word, also when the clock was set in between.
 //!
 //! The agent's clock is set by hours and to 1970 and back (`clock.rs`), and so is the one that stamps every other line.
 //!
