@@ -117,9 +117,10 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
 
     let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
     let (stop_uplink, stop_seen) = watch::channel(false);
+    let renderer = Renderer::new(spool.clone(), clock);
     let uplink = Uplink {
         spool: spool.clone(),
-        batcher: Batcher::new(spool.clone(), Renderer::new(spool.clone(), clock), agent.id),
+        batcher: Batcher::new(spool.clone(), renderer.clone(), agent.id),
         endpoint: endpoint_seen,
         settings: settings_seen.clone(),
         status: link.clone(),
@@ -132,7 +133,8 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let boot = clock.boot();
     let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics };
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
-    let tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
+    let mut tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
+    tasks.spawn(keep_offset_of_boot(renderer));
     Ok(Daemon { running, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
 }
 
@@ -152,7 +154,6 @@ fn spawn_tasks(
     let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
     tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
-    tasks.spawn(keep_offset_of_boot(spool.clone(), clock));
     let local = &running.config.local;
     let sources = status::Sources {
         device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),

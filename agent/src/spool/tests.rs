@@ -378,13 +378,13 @@ fn marks_and_offsets_are_kept() {
     let (boot, other) = (Uuid::now_v7(), Uuid::now_v7());
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
     spool.append(Lane::High, event("a"), None).unwrap();
-    spool.add_mark(Mark { lane: Lane::High, from_seq: 1, boot, offset_us: 10 }).unwrap();
-    spool.add_mark(Mark { lane: Lane::High, from_seq: 5, boot, offset_us: 20 }).unwrap();
+    spool.add_mark(Mark { lane: Lane::High, from_seq: 1, boot, offset_us: None }).unwrap();
+    spool.add_mark(Mark { lane: Lane::High, from_seq: 5, boot, offset_us: Some(20) }).unwrap();
     spool.add_boot_offset(BootOffset { boot: other, offset_us: 30 }).unwrap();
     drop(spool);
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
-    assert_eq!(spool.mark(Lane::High, boot, 4).unwrap().offset_us, 10);
-    assert_eq!(spool.mark(Lane::High, boot, 5).unwrap().offset_us, 20);
+    assert_eq!(spool.mark(Lane::High, boot, 4).unwrap().offset_us, None);
+    assert_eq!(spool.mark(Lane::High, boot, 5).unwrap().offset_us, Some(20));
     assert_eq!(spool.mark(Lane::Low, boot, 5), None);
     assert_eq!(spool.mark(Lane::High, other, 5), None);
     assert_eq!(spool.boot_offset_us(other), Some(30));
