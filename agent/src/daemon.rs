@@ -28,6 +28,7 @@ use crate::lifecycle;
 use crate::mqtt::Endpoint;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
+use crate::recorder::refusals::Refusals;
 use crate::remarks::{Remarks, Statistics};
 use crate::render::Renderer;
 use crate::spool::Spool;
@@ -107,6 +108,7 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         overflow: out.losses(),
         counts: counts.clone(),
         clock,
+        refusals: Refusals::default(),
     };
     let recorder = recorder.spawn(Handle::current());
     let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;

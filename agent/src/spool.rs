@@ -35,6 +35,7 @@ mod lane;
 mod reading;
 pub mod record;
 mod room;
+mod run;
 mod scan;
 mod segment;
 pub mod state;
@@ -96,6 +97,26 @@ pub struct Opened {
     pub damage: Vec<String>,
 }
 
+/// What is to be appended.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it goes.
+    pub lane: Lane,
+    /// An event, or a cursor without one. The number of the one and the version of the other are given here.
+    pub record: Record,
+}
+
+/// What became of a list of entries.
+#[derive(Debug, Default)]
+pub struct Appended {
+    /// So many of the first ones are in the files.
+    pub stored: usize,
+    /// What had to make room.
+    pub dropped: Dropped,
+    /// Why the one behind them is not.
+    pub refused: Option<io::Error>,
+}
+
 /// Events that had to make room.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
@@ -142,7 +163,7 @@ impl Spool {
             let path = directory.join(lane.name().to_ascii_lowercase());
             let (files, found) = LaneFiles::open(lane, path.clone()).map_err(fault("open the lane", &path))?;
             opened.damage.extend(found.damage);
-            keep_newest(&mut cursors, found.cursors);
+            keep_newest(&mut cursors, &found.cursors);
             Ok(files)
         };
         let mut lanes = [open_lane(Lane::High)?, open_lane(Lane::Low)?];
@@ -173,28 +194,39 @@ impl Spool {
         Ok((spool, opened))
     }
 
-    /// Appends an event; its number is given here. Returns the events that had to make room for it.
+    /// Appends one event. Returns the events that had to make room for it.
     pub fn append(
         &self,
         lane: Lane,
         mut event: StoredEvent,
         cursor: Option<SourceCursor>,
     ) -> Result<Dropped, (io::Error, Dropped)> {
-        self.sync_before_new_segment(lane);
-        let mut inner = self.lock();
-        event.cursor = cursor.map(|cursor| inner.version(cursor));
-        event.seq = inner.lanes[lane.index()].next_seq;
-        let result = inner.append_event(lane, event);
-        self.publish_synced(&inner);
-        result
+        event.cursor = cursor.map(StoredCursor::from);
+        let appended = self.append_all(&mut [Entry { lane, record: Record::Event(event) }]);
+        match appended.refused {
+            None => Ok(appended.dropped),
+            Some(error) => Err((error, appended.dropped)),
+        }
     }
 
-    /// Records that a source was read further without an event.
-    pub fn append_cursor(&self, cursor: SourceCursor) -> Result<Dropped, (io::Error, Dropped)> {
-        self.sync_before_new_segment(Lane::Low);
-        let mut inner = self.lock();
-        let cursor = inner.version(cursor);
-        inner.append(Lane::Low, &Record::Cursor(cursor))
+    /// Appends entries in their order, with as few writes as can be, up to the first that is refused or for which
+    /// something had to make room. What this says is stored is in the files when it returns.
+    pub fn append_all(&self, entries: &mut [Entry]) -> Appended {
+        let mut appended = Appended::default();
+        while let Some(lane) = entries.get(appended.stored).map(|entry| entry.lane) {
+            self.sync_before_new_segment(lane);
+            let mut inner = self.lock();
+            let result = inner.append(&mut entries[appended.stored..], &mut appended.dropped);
+            self.publish_synced(&inner);
+            match result {
+                Ok(records) => appended.stored += records,
+                Err(error) => appended.refused = Some(error),
+            }
+            if appended.refused.is_some() || !appended.dropped.is_empty() {
+                break;
+            }
+        }
+        appended
     }
 
     /// Makes everything in a lane safe (`fdatasync`). The disk may take its time: nothing is locked meanwhile. When it
@@ -226,7 +258,8 @@ impl Spool {
 
     /// A full segment is made safe before the lock is taken, so that nobody waits for the disk.
     fn sync_before_new_segment(&self, lane: Lane) {
-        if self.lock().needs_segment(lane) && self.is_dirty(lane) {
+        let must_sync = self.lock().must_sync_first(lane);
+        if must_sync {
             // The new segment cannot be begun either then, and says why.
             let _said_later = self.sync(lane);
         }

@@ -11,6 +11,7 @@ use collector_common::event::kind::Lane;
 use super::damage::{Counted, Damage};
 use super::frames::{Frame, Frames};
 use super::record::{Checkpoint, Record, Sealed, StoredCursor};
+use super::run::{Run, encode};
 use super::scan::{Found, scan, sealed_before};
 use super::segment;
 use super::usage::Usage;
@@ -173,9 +174,11 @@ impl LaneFiles {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Whether the next record needs a new segment, when one is full at so many bytes.
-    pub fn needs_segment(&self, segment_bytes: u64) -> bool {
-        self.tail.is_none() || self.segments.last().is_none_or(|tail| tail.bytes >= segment_bytes)
+    /// How much is left in the segment that is appended to, when one is full at so many bytes. Without any, the next
+    /// record needs a new one.
+    pub fn room(&self, segment_bytes: u64) -> u64 {
+        let tail = self.segments.last().filter(|_| self.tail.is_some());
+        tail.map_or(0, |tail| segment_bytes.saturating_sub(tail.bytes))
     }
 
     /// Numbers up to this one were given before, whatever became of the events: they are never given again.
@@ -269,7 +272,9 @@ impl LaneFiles {
             before.usage.map(|usage| Sealed { first_seq: before.first_seq, bytes: before.bytes, usage })
         });
         let checkpoint = Record::Checkpoint(Checkpoint { cursors, before });
-        let content = [encode(&checkpoint)?.as_slice(), frames].concat();
+        let mut content = Vec::new();
+        encode(&checkpoint, &mut content)?;
+        content.extend_from_slice(frames);
         let path = segment::path(&self.directory, first_seq);
         let (file, bytes) = segment::create(&path, self.lane, first_seq, &content)?;
         self.syncs += 2;
@@ -283,27 +288,25 @@ impl LaneFiles {
         sync_directory(&self.directory)
     }
 
-    /// Appends a record. An event must carry [`LaneFiles::next_seq`]. When it fails, the file is as it was before.
-    pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        let frame = encode(record)?;
+    /// Appends some records. Events must be numbered from [`LaneFiles::next_seq`] on. When it fails, the file is as it
+    /// was before.
+    pub fn append(&mut self, run: &Run) -> io::Result<()> {
         let (Some(tail), Some(last)) = (&self.tail, self.segments.last_mut()) else {
             return Err(io::Error::other("no segment was begun"));
         };
-        if let Err(error) = tail.write_all_at(&frame, last.bytes) {
+        if let Err(error) = tail.write_all_at(&run.frames, last.bytes) {
             // The reader may have seen what is not there any more.
             self.reader = None;
             // Half a frame is cut off at once, or by the next start where even that fails.
             return Err(tail.set_len(last.bytes).err().unwrap_or(error));
         }
-        last.bytes += frame.len() as u64;
-        self.written_bytes += frame.len() as u64;
-        self.is_dirty = true;
-        if let Some((event, is_first)) = record.event() {
-            self.next_seq += 1;
-            if let (Some(kind), Some(usage)) = (event.kind(), &mut last.usage) {
-                usage.add(kind, is_first, frame.len() as u64);
-            }
+        last.bytes += run.frames.len() as u64;
+        if let Some(usage) = &mut last.usage {
+            usage.add_all(&run.usage);
         }
+        self.written_bytes += run.frames.len() as u64;
+        self.next_seq += run.events;
+        self.is_dirty = true;
         Ok(())
     }
 
@@ -375,11 +378,6 @@ impl LaneFiles {
         }
         Ok(())
     }
-}
-
-/// A record in its frame.
-pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
-    segment::frame(&record.encode().map_err(io::Error::other)?)
 }
 
 /// Deletes a file that may be gone already.

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-use super::lane::{LaneFiles, encode, remove_if_there, sync_directory};
+use super::lane::{LaneFiles, remove_if_there, sync_directory};
 use super::reading::is_lasting;
 use super::record::{Checkpoint, Record, StoredCursor};
+use super::run::encode;
 use super::scan::{Found, Sieve, Sifted, scan, sift};
 use super::segment;
 use super::usage::{Lost, Usage, Victim};
@@ -159,8 +160,9 @@ impl LaneFiles {
         }
         let sieve = self.sieve(0, None, acked);
         let lost = self.count(&segment::path(&self.directory, from), sieve);
-        let checkpoint = Record::Checkpoint(Checkpoint { cursors, before: None });
-        let content = [encode(&checkpoint)?, encode(&Record::Dropped { from, through })?].concat();
+        let mut content = Vec::new();
+        encode(&Record::Checkpoint(Checkpoint { cursors, before: None }), &mut content)?;
+        encode(&Record::Dropped { from, through }, &mut content)?;
         tail.set_len(segment::HEADER_BYTES)?;
         self.reader = None;
         let last = &mut self.segments[0];

@@ -80,16 +80,22 @@ pub fn framed_bytes(body: &[u8]) -> u64 {
 
 /// A body in its frame.
 pub fn frame(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut frame = [&[0; FRAME_HEADER_BYTES], body].concat();
+    seal(&mut frame)?;
+    Ok(frame)
+}
+
+/// Fills in what stands before the body of a frame.
+pub fn seal(frame: &mut [u8]) -> io::Result<()> {
+    let (header, body) = frame.split_at_mut(FRAME_HEADER_BYTES);
     let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= MAX_BODY_BYTES);
     let length = length.ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("a record of {} bytes is too large", body.len()))
     })?;
-    let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
-    frame.extend_from_slice(FRAME_MAGIC);
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&checksum(length, body).to_le_bytes());
-    frame.extend_from_slice(body);
-    Ok(frame)
+    header[..4].copy_from_slice(FRAME_MAGIC);
+    header[4..8].copy_from_slice(&length.to_le_bytes());
+    header[8..].copy_from_slice(&checksum(length, body).to_le_bytes());
+    Ok(())
 }
 
 /// What stands in a frame before the body. The length is under the checksum too, so that a frame of zeros is never a right one.

@@ -22,6 +22,13 @@ fn cursor(place: &str) -> Option<SourceCursor> {
     Some(SourceCursor { source: "journal".to_owned(), place: place.to_owned() })
 }
 
+fn append_cursor(spool: &Spool, source: &str, place: &str) -> Dropped {
+    let cursor = SourceCursor { source: source.to_owned(), place: place.to_owned() };
+    let appended = spool.append_all(&mut [Entry { lane: Lane::Low, record: Record::Cursor(cursor.into()) }]);
+    assert_eq!((appended.stored, appended.refused.map(|error| error.to_string())), (1, None));
+    appended.dropped
+}
+
 fn read_all(spool: &Spool, lane: Lane) -> (Vec<(u64, String)>, Vec<String>) {
     let mut events = Vec::new();
     while let Some(event) = spool.read(lane).unwrap() {
@@ -223,7 +230,9 @@ fn impossible_numbers_are_damage_and_cost_nothing_new() {
     assert_eq!(read_all(&spool, Lane::Low).0.len(), 1);
     let mut last = event("z");
     last.seq = u64::MAX;
-    assert!(Record::decode(&Record::Event(last).encode().unwrap()).is_err());
+    let mut body = Vec::new();
+    Record::Event(last).encode_onto(&mut body).unwrap();
+    assert!(Record::decode(&body).is_err());
 }
 
 #[test]
@@ -255,6 +264,39 @@ fn a_segment_that_could_not_be_begun_is_begun_later() {
 }
 
 #[test]
+fn of_a_batch_what_is_stored_and_what_is_refused_is_told_exactly() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 64 * 1024).unwrap();
+    spool.append(Lane::High, event("first"), None).unwrap();
+    // Directories stand where the next segment of a lane is to be written, as a full disk would.
+    let in_the_way: Vec<_> = (2..100).map(|seq| directory.path().join(format!("spool/high/{seq:020}.new"))).collect();
+    in_the_way.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let lane = |number| if number == 5 { Lane::Low } else { Lane::High };
+    let text = |number: usize| format!("{number} {}", "x".repeat(500));
+    let entry = |number: usize| {
+        let cursor = cursor(&number.to_string()).map(StoredCursor::from);
+        Entry { lane: lane(number), record: Record::Event(StoredEvent { cursor, ..event(&text(number)) }) }
+    };
+    let mut entries: Vec<_> = (0..40).map(entry).collect();
+    let Appended { stored, dropped, refused } = spool.append_all(&mut entries);
+    assert!(refused.is_some() && dropped.is_empty() && (10..20).contains(&stored), "{stored}: {refused:?}");
+    in_the_way.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    let again = spool.append_all(&mut entries[stored + 1..]);
+    assert!(again.refused.is_none() && again.dropped.is_empty() && again.stored == 39 - stored, "{again:?}");
+    Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap());
+    let expected = |of: Lane| (0..40).filter(move |number| lane(*number) == of && *number != stored).map(text);
+    for of in Lane::ALL {
+        let read = std::iter::from_fn(|| spool.read(of).unwrap()).map(|event| event.items.concat());
+        let expected = expected(of).map(|text| format!(r#"{{"Text":"{text}"}}"#));
+        assert_eq!(read.skip(usize::from(of == Lane::High)).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+    assert!(spool.take_damage().iter().all(Damage::is_empty));
+    drop(spool);
+    let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!((opened.damage, opened.cursors["journal"].as_str()), (vec![], "39"));
+}
+
+#[test]
 fn cursors_without_events_do_not_fill_the_spool() {
     let directory = tempfile::tempdir().unwrap();
     let quota = 32 * 1024;
@@ -262,8 +304,7 @@ fn cursors_without_events_do_not_fill_the_spool() {
     spool.append(Lane::High, event("a"), None).unwrap();
     for place in 0..1000 {
         let place = format!("{place:0100}");
-        let dropped = spool.append_cursor(SourceCursor { source: "journal".to_owned(), place }).unwrap();
-        assert_eq!(dropped, Dropped::default());
+        assert_eq!(append_cursor(&spool, "journal", &place), Dropped::default());
     }
     assert!(spool.stats().bytes < quota / 4, "{:?}", spool.stats());
     spool.append(Lane::Low, event("b"), None).unwrap();
@@ -282,7 +323,7 @@ fn the_newest_cursor_of_both_lanes_counts() {
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
     spool.append(Lane::High, event("a"), cursor("older")).unwrap();
     spool.append(Lane::Low, event("b"), cursor("newer")).unwrap();
-    spool.append_cursor(SourceCursor { source: "file".to_owned(), place: "9".to_owned() }).unwrap();
+    append_cursor(&spool, "file", "9");
     drop(spool);
     let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
     assert_eq!(opened.cursors["journal"], "newer");
