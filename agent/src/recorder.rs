@@ -91,6 +91,7 @@ impl Recorder {
         }
         self.report_losses();
         self.do_due(&mut Timers::all_due());
+        self.spool.give_back();
         self.refusals.rest(Instant::now()).into_iter().for_each(|told| error!("{told}"));
     }
 

@@ -26,6 +26,8 @@
 //! * Segments whose events are all acknowledged are deleted whole. When the quota is full, or the file system nearly so,
 //!   events go: Low before High, of the kind that uses most, from the oldest segment that holds any, the first rows of
 //!   each kind last. The segment is written anew without them, and what is lost is counted per kind.
+//! * A segment that is begun gets its room on the disk at once, as long as that is within the quota and leaves enough to
+//!   others; what it does not use is given back when it is full, and at stop. A file is not longer than what is in it.
 //! * A sync that failed is not tried again on the same file: what was not safe is written again to a new segment.
 
 pub mod damage;
@@ -129,7 +131,7 @@ pub struct Dropped {
 /// What `status` says about the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// On disk: bytes.
+    /// On disk, with the room that is reserved for what comes next: bytes.
     pub bytes: u64,
     /// Acknowledged up to this number, High and Low.
     pub acked: [u64; 2],
@@ -365,9 +367,18 @@ impl Spool {
         if inner.state_is_dirty { inner.store_state() } else { Ok(()) }
     }
 
+    /// Gives back the room that is reserved: nothing more will be appended for now.
+    pub fn give_back(&self) {
+        self.lock().lanes.iter_mut().for_each(LaneFiles::give_back);
+    }
+
     /// Changes the quota. A smaller one takes effect with the next event.
     pub fn set_quota_bytes(&self, quota_bytes: u64) {
-        self.lock().quota_bytes = quota_bytes;
+        let mut inner = self.lock();
+        if quota_bytes < inner.quota_bytes {
+            inner.lanes.iter_mut().for_each(LaneFiles::give_back);
+        }
+        inner.quota_bytes = quota_bytes;
     }
 
     /// When the oldest event happened that was not acknowledged; `None` when there is none or it cannot be read.

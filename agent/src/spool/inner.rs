@@ -45,6 +45,7 @@ pub struct Inner {
 }
 
 impl Inner {
+    /// On the disk, with what is reserved.
     pub fn bytes(&self) -> u64 {
         self.lanes.iter().map(LaneFiles::bytes).sum()
     }
@@ -89,7 +90,8 @@ impl Inner {
         let Some(lane) = entries.first().map(|entry| entry.lane) else { return Ok(0) };
         self.make_room(lane, dropped)?;
         let files = &self.lanes[lane.index()];
-        let room = files.room(self.segment_bytes()).min(self.quota_bytes.saturating_sub(self.bytes())).min(WRITE_BYTES);
+        let room = files.ahead().max(self.quota_bytes.saturating_sub(self.bytes()));
+        let room = room.min(files.room(self.segment_bytes())).min(WRITE_BYTES);
         // What went is to be told before much is stored behind it.
         let most = if dropped.is_empty() { entries.len() } else { 1 };
         let mut run = Run::default();
@@ -137,13 +139,15 @@ impl Inner {
     fn make_room(&mut self, lane: Lane, dropped: &mut Dropped) -> io::Result<()> {
         let needs_segment = self.lanes[lane.index()].room(self.segment_bytes()) == 0;
         if needs_segment {
-            self.is_disk_short = is_short(&self.directory);
+            self.is_disk_short = is_short(&self.directory, 0);
         }
         // On a disk that is short a new segment takes the room of what goes for it, and no more: somebody else's files
         // must not cost all events.
         let short = self.is_disk_short && needs_segment;
         let room = if short { self.bytes().saturating_sub(self.segment_bytes()) + 1 } else { u64::MAX };
-        while self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
+        // What fits into room that was taken before makes the spool no larger.
+        let grows = needs_segment || self.lanes[lane.index()].ahead() == 0;
+        while grows && self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
         if self.lanes[lane.index()].room(self.segment_bytes()) == 0 {
             self.begin_segment(lane)?;
         }
@@ -155,8 +159,13 @@ impl Inner {
     }
 
     fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors();
-        self.lanes[lane.index()].begin_segment(cursors)
+        let (cursors, segment_bytes) = (self.all_cursors(), self.segment_bytes());
+        self.lanes[lane.index()].begin_segment(cursors)?;
+        let is_in_quota = self.bytes() + segment_bytes <= self.quota_bytes;
+        if is_in_quota && !is_short(&self.directory, segment_bytes) {
+            self.lanes[lane.index()].reserve(segment_bytes);
+        }
+        Ok(())
     }
 
     pub fn begin_again(&mut self, lane: Lane) -> io::Result<()> {

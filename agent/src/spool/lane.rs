@@ -31,6 +31,8 @@ pub struct LaneFiles {
     pub synced_seq: u64,
     /// The length of the tail up to which it is on the disk for good.
     pub(super) synced_bytes: u64,
+    /// The length of the tail for which there is room on the disk already; 0 when nobody asked for any.
+    pub(super) reserved_bytes: u64,
     /// Something was appended since the last sync.
     pub is_dirty: bool,
     /// A sync failed. The kernel may have marked the pages clean all the same, so another sync of the same file proves
@@ -97,6 +99,7 @@ impl LaneFiles {
             next_seq: 1,
             synced_seq: 0,
             synced_bytes: 0,
+            reserved_bytes: 0,
             is_dirty: false,
             is_distrusted: false,
             kept_from: 1,
@@ -132,8 +135,9 @@ impl LaneFiles {
         self.next_seq = last.first_seq.max(scan.last_seq.saturating_add(1));
         last.usage = Some(scan.usage);
         let mut has_checkpoint = scan.has_checkpoint;
-        // What the kernel still held when the last agent died is not on the disk yet, and is sent as if it were.
-        let cut = if scan.torn_bytes > 0 { file.set_len(scan.end.min(last.bytes)) } else { Ok(()) };
+        // This also gives back what was reserved. What the kernel still held when the last agent died is not on the
+        // disk yet, and is sent as if it were.
+        let cut = file.set_len(scan.end.min(last.bytes));
         let safe = cut.and_then(|()| file.sync_data());
         if let Err(error) = &safe {
             found.damage.push(format!("{}: {error}; a new segment is begun", path.display()));
@@ -171,7 +175,7 @@ impl LaneFiles {
 
     /// Bytes on the disk.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.ahead()
     }
 
     /// How much is left in the segment that is appended to, when one is full at so many bytes. Without any, the next
@@ -190,6 +194,7 @@ impl LaneFiles {
     /// Begins a new segment whose first record is what all sources were read up to. It takes the place of one that
     /// holds no event, such as one that is full of cursors.
     pub fn begin_segment(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
+        self.give_back();
         if let Some(old) = self.tail.clone().filter(|_| self.is_dirty && !self.is_distrusted) {
             self.syncs += 1;
             if let Err(error) = old.sync_data() {
@@ -282,7 +287,7 @@ impl LaneFiles {
         self.segments.retain(|old| old.first_seq < first_seq);
         self.segments.push(Segment { first_seq, bytes, usage: Some(usage.unwrap_or_default()) });
         self.tail = Some(Arc::new(file));
-        self.synced_bytes = bytes;
+        (self.synced_bytes, self.reserved_bytes) = (bytes, 0);
         self.reader = None;
         // Only then may the older segments go, with the cursors in them.
         sync_directory(&self.directory)
@@ -296,7 +301,7 @@ impl LaneFiles {
         };
         if let Err(error) = tail.write_all_at(&run.frames, last.bytes) {
             // The reader may have seen what is not there any more.
-            self.reader = None;
+            (self.reader, self.reserved_bytes) = (None, 0);
             // Half a frame is cut off at once, or by the next start where even that fails.
             return Err(tail.set_len(last.bytes).err().unwrap_or(error));
         }

@@ -33,8 +33,8 @@ pub enum GivenUp {
     Nothing,
 }
 
-/// Whether a file system is so full that the spool must not grow. One that cannot say is not.
-pub fn is_short(directory: &Path) -> bool {
+/// Whether a file system is so full that the spool must not grow by so many bytes. One that cannot say is not.
+pub fn is_short(directory: &Path, bytes: u64) -> bool {
     let Ok(stat) = statvfs(directory) else { return false };
     // `fsblkcnt_t` is 32 bits wide on some machines.
     #[allow(clippy::useless_conversion)]
@@ -46,11 +46,34 @@ pub fn is_short(directory: &Path) -> bool {
     ];
     #[allow(clippy::useless_conversion)]
     let block = u64::from(stat.fragment_size());
-    free.saturating_mul(block) < RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART)
+    free.saturating_mul(block) < RESERVE_BYTES.max(all.saturating_mul(block) / RESERVE_PART) + bytes
         || inodes > 0 && inodes_free < RESERVE_INODES
 }
 
 impl LaneFiles {
+    /// Takes room for what is going to be appended to the tail, up to a length.
+    pub fn reserve(&mut self, bytes: u64) {
+        if self.tail.as_ref().is_some_and(|tail| segment::reserve(tail, bytes)) {
+            self.reserved_bytes = bytes;
+        }
+    }
+
+    /// How much room was taken and is not used yet: bytes.
+    pub fn ahead(&self) -> u64 {
+        self.segments.last().map_or(0, |tail| self.reserved_bytes.saturating_sub(tail.bytes))
+    }
+
+    /// Gives back the room that was taken and is not used.
+    pub fn give_back(&mut self) {
+        if self.ahead() > 0
+            && let (Some(tail), Some(last)) = (&self.tail, self.segments.last())
+        {
+            // Cutting a file to the length it has frees what is behind. Where that fails, the next start does it.
+            let _kept = tail.set_len(last.bytes);
+        }
+        self.reserved_bytes = 0;
+    }
+
     /// Gives up events of the kind that uses most, from the oldest segment that holds any.
     pub fn give_up(&mut self, acked: u64, segment_bytes: u64) -> io::Result<GivenUp> {
         self.know_usage();
@@ -164,7 +187,7 @@ impl LaneFiles {
         encode(&Record::Checkpoint(Checkpoint { cursors, before: None }), &mut content)?;
         encode(&Record::Dropped { from, through }, &mut content)?;
         tail.set_len(segment::HEADER_BYTES)?;
-        self.reader = None;
+        (self.reader, self.reserved_bytes) = (None, 0);
         let last = &mut self.segments[0];
         (last.bytes, last.usage) = (segment::HEADER_BYTES, Some(Usage::default()));
         self.kept_from = self.next_seq;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use collector_common::event::kind::Lane;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 /// First bytes of a segment file.
 const FILE_MAGIC: &[u8; 8] = b"EDGEWSEG";
@@ -54,6 +55,13 @@ pub fn create(path: &Path, lane: Lane, first_seq: u64, frames: &[u8]) -> io::Res
     file.sync_data()?;
     fs::rename(&unfinished, path)?;
     Ok((file, content.len() as u64))
+}
+
+/// Takes room on the disk for a file up to a length, and tells whether it got any. The file does not become longer. A
+/// file system that cannot do that, or has no room, gives room as it is needed.
+pub fn reserve(file: &File, bytes: u64) -> bool {
+    let Ok(bytes) = bytes.try_into() else { return false };
+    fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes).is_ok()
 }
 
 /// Whether a file begins as this program would have begun it.
