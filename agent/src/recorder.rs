@@ -204,14 +204,6 @@ impl Recorder {
 
     fn do_due(&mut self, timers: &mut Timers) {
         let now = Instant::now();
-        for lane in Lane::ALL {
-            if timers.sync[lane.index()].is_some_and(|due| due <= now) {
-                timers.sync[lane.index()] = None;
-                if let Err(error) = self.spool.sync(lane) {
-                    error!("cannot sync the {} lane of the spool: {error}", lane.name());
-                }
-            }
-        }
         if timers.store_acknowledged <= now {
             timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
             if let Err(error) = self.spool.store_acknowledged() {
@@ -226,6 +218,15 @@ impl Recorder {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
             self.refusals.due(now).into_iter().for_each(|told| error!("{told}"));
+        }
+        // Last, so that an agent that stops has synced, and can send, what was told just now.
+        for lane in Lane::ALL {
+            if timers.sync[lane.index()].is_some_and(|due| due <= now) {
+                timers.sync[lane.index()] = None;
+                if let Err(error) = self.spool.sync(lane) {
+                    error!("cannot sync the {} lane of the spool: {error}", lane.name());
+                }
+            }
         }
     }
 
@@ -410,7 +411,6 @@ mod tests {
         let read = || std::iter::from_fn(|| kept.read(Lane::High).unwrap());
         assert_eq!(read().count(), 2);
         recorder.do_due(&mut Timers::all_due());
-        kept.sync(Lane::High).unwrap();
         let told: String = read().flat_map(|event| event.items).collect();
         assert!(told.contains(r#""LostEvents":"1""#) && told.contains("the spool is damaged"), "{told}");
         assert!(told.contains(r#""Unknown.damaged":"1""#), "{told}");

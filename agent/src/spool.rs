@@ -21,7 +21,8 @@
 //!   numbers go on even when everything was acknowledged and deleted but the last segment. A number that is in no
 //!   record is a lost event, and counted; numbers of events that were given up are in a record that says so.
 //! * A source's cursor lies in the frame of the event it produced. Each segment begins with a checkpoint of all
-//!   cursors, so the last segments of both lanes tell how far every source was read.
+//!   cursors, so the last segments of both lanes tell how far every source was read. Cursors that are not synced lie in
+//!   one lane only, behind one another: none is ever safe before the events it stands behind.
 //! * An event is handed to the uplink only after it was synced. What was sent is therefore found again after any crash.
 //! * Segments whose events are all acknowledged are deleted whole. When the quota is full, or the file system nearly so,
 //!   events go: Low before High, of the kind that uses most, from the oldest segment that holds any, the first rows of
@@ -216,7 +217,8 @@ impl Spool {
     pub fn append_all(&self, entries: &mut [Entry]) -> Appended {
         let mut appended = Appended::default();
         while let Some(lane) = entries.get(appended.stored).map(|entry| entry.lane) {
-            self.sync_before_new_segment(lane);
+            let ahead = entries[appended.stored..].iter().take_while(|entry| entry.lane == lane);
+            self.sync_before(lane, ahead.map(|entry| &entry.record).any(Record::moves_cursor));
             let mut inner = self.lock();
             let result = inner.append(&mut entries[appended.stored..], &mut appended.dropped);
             self.publish_synced(&inner);
@@ -258,12 +260,20 @@ impl Spool {
         result
     }
 
-    /// A full segment is made safe before the lock is taken, so that nobody waits for the disk.
-    fn sync_before_new_segment(&self, lane: Lane) {
-        let must_sync = self.lock().must_sync_first(lane);
-        if must_sync {
-            // The new segment cannot be begun either then, and says why.
-            let _said_later = self.sync(lane);
+    /// Makes safe what has to be before something is appended, before the lock is taken, so that nobody waits for the
+    /// disk: for a new segment both lanes, because it begins with all cursors; for a cursor the other lane, if one is
+    /// there that is not safe. Otherwise a power cut could leave a cursor without the events before it, and their lines
+    /// would never be read again.
+    fn sync_before(&self, lane: Lane, moves_cursor: bool) {
+        let (is_full, is_behind) = {
+            let inner = self.lock();
+            (inner.needs_segment(lane), moves_cursor && inner.lanes[lane.other().index()].moves_cursor)
+        };
+        for (lane, is_due) in [(lane.other(), is_full || is_behind), (lane, is_full)] {
+            if is_due && self.is_dirty(lane) {
+                // What is appended next is not safe either then, and that sync says why.
+                let _said_later = self.sync(lane);
+            }
         }
     }
 
@@ -302,6 +312,11 @@ impl Spool {
     /// [`Spool::take_damage`].
     pub fn read(&self, lane: Lane) -> io::Result<Option<StoredEvent>> {
         self.lock().lanes[lane.index()].read()
+    }
+
+    /// The number of the next event to read: those before it were read, or are gone.
+    pub fn next_to_read(&self, lane: Lane) -> u64 {
+        self.lock().lanes[lane.index()].read_seq
     }
 
     /// What was found damaged since the last time, High and Low.

@@ -85,12 +85,18 @@ impl Agent {
 
     /// Starts it; the log of all starts is one file.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with these environment variables too.
+    pub fn start_with(&mut self, variables: &[(&str, &Path)]) {
         assert!(self.child.is_none(), "the agent runs already");
         self.write_twin();
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let child = Command::new(binary())
             .args(["run", "--config"])
             .arg(self.config())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -81,7 +81,7 @@ impl Mosquitto {
             if up {
                 let (witness, seen, probed) = witness(port);
                 let mut broker = Mosquitto { dir, broker, witness, seen, probed, probes: 0, port, tls_port };
-                broker.probe();
+                broker.catch_up();
                 return broker;
             }
         }
@@ -108,11 +108,12 @@ impl Mosquitto {
             std::fs::remove_file(self.dir.path().join("mosquitto.db")).ok();
         }
         self.broker = run(self.dir.path(), &configuration(self.dir.path(), self.port, 0, None, keeps));
-        self.probe();
+        self.catch_up();
     }
 
-    /// Waits until a message published by a third party has gone through to the witness.
-    fn probe(&mut self) {
+    /// Waits until a message published by a third party has gone through to the witness: what was acknowledged before
+    /// has, too.
+    pub fn catch_up(&mut self) {
         self.probes += 1;
         let text = self.probes.to_string();
         wait::until_true("the witness to see a probe", || {

@@ -33,12 +33,13 @@ mod mosquitto;
 mod proxy;
 #[path = "../support/wait.rs"]
 mod wait;
+#[path = "../support/wire.rs"]
+mod wire;
 
 mod cause;
 mod disk;
 mod oracle;
 mod rig;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

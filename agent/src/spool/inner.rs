@@ -56,10 +56,9 @@ impl Inner {
         }
     }
 
-    /// Whether the next record of a lane begins a new segment, and the one before it is not safe yet.
-    pub fn must_sync_first(&self, lane: Lane) -> bool {
-        let files = &self.lanes[lane.index()];
-        files.is_dirty && files.room(self.segment_bytes()) == 0
+    /// Whether the next record of a lane begins a new segment.
+    pub fn needs_segment(&self, lane: Lane) -> bool {
+        self.lanes[lane.index()].room(self.segment_bytes()) == 0
     }
 
     fn segment_bytes(&self) -> u64 {
@@ -137,7 +136,7 @@ impl Inner {
 
     /// Sees to it that a record can be appended: within the quota, and to a segment that is not full.
     fn make_room(&mut self, lane: Lane, dropped: &mut Dropped) -> io::Result<()> {
-        let needs_segment = self.lanes[lane.index()].room(self.segment_bytes()) == 0;
+        let needs_segment = self.needs_segment(lane);
         if needs_segment {
             self.is_disk_short = is_short(&self.directory, 0);
         }
@@ -148,18 +147,29 @@ impl Inner {
         // What fits into room that was taken before makes the spool no larger.
         let grows = needs_segment || self.lanes[lane.index()].ahead() == 0;
         while grows && self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
-        if self.lanes[lane.index()].room(self.segment_bytes()) == 0 {
+        if self.needs_segment(lane) {
             self.begin_segment(lane)?;
         }
         Ok(())
     }
 
-    fn all_cursors(&self) -> Vec<StoredCursor> {
+    /// All cursors, for a lane to write down: what they stand behind in the other lane is made safe first.
+    fn all_cursors(&mut self, lane: Lane) -> Vec<StoredCursor> {
+        let other = &mut self.lanes[lane.other().index()];
+        if !other.is_distrusted()
+            && let Some((file, seq, bytes)) = other.begin_sync()
+        {
+            match file.sync_data() {
+                Ok(()) => other.end_sync(&file, seq, bytes),
+                // Its next sync writes it again.
+                Err(error) => other.distrust(&error),
+            }
+        }
         self.cursors.values().cloned().collect()
     }
 
     fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
-        let (cursors, segment_bytes) = (self.all_cursors(), self.segment_bytes());
+        let (cursors, segment_bytes) = (self.all_cursors(lane), self.segment_bytes());
         self.lanes[lane.index()].begin_segment(cursors)?;
         let is_in_quota = self.bytes() + segment_bytes <= self.quota_bytes;
         if is_in_quota && !is_short(&self.directory, segment_bytes) {
@@ -169,7 +179,7 @@ impl Inner {
     }
 
     pub fn begin_again(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors();
+        let cursors = self.all_cursors(lane);
         self.lanes[lane.index()].begin_again(cursors)
     }
 
@@ -192,7 +202,7 @@ impl Inner {
 
     fn give_up_without_room(&mut self, dropped: &mut Dropped) -> io::Result<()> {
         for lane in [Lane::Low, Lane::High] {
-            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors());
+            let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors(lane));
             let files = &mut self.lanes[lane.index()];
             let given_up = files.remove_oldest(acked)?;
             if dropped.add(lane, given_up) {
@@ -215,12 +225,13 @@ impl Inner {
         if !self.directory.join("lock").exists() {
             self.lock = lock(&self.directory)?;
         }
-        let cursors = self.all_cursors();
-        for (files, acked) in self.lanes.iter_mut().zip(self.state.acked) {
-            if !files.is_in_place() {
+        for lane in Lane::ALL {
+            if !self.lanes[lane.index()].is_in_place() {
+                let (acked, cursors) = (self.state.acked[lane.index()], self.all_cursors(lane));
+                let files = &mut self.lanes[lane.index()];
                 let path = files.directory.display().to_string();
                 files.damage.note(format!("{path} was removed or replaced while the agent ran; it is made anew"));
-                files.restore(acked, cursors.clone())?;
+                files.restore(acked, cursors)?;
             }
         }
         self.store_state()

@@ -35,6 +35,8 @@ pub struct LaneFiles {
     pub(super) reserved_bytes: u64,
     /// Something was appended since the last sync.
     pub is_dirty: bool,
+    /// A cursor is in what was appended since.
+    pub moves_cursor: bool,
     /// A sync failed. The kernel may have marked the pages clean all the same, so another sync of the same file proves
     /// nothing (<https://lwn.net/Articles/752063/>): what was not synced is written again to a new segment.
     pub(super) is_distrusted: bool,
@@ -101,6 +103,7 @@ impl LaneFiles {
             synced_bytes: 0,
             reserved_bytes: 0,
             is_dirty: false,
+            moves_cursor: false,
             is_distrusted: false,
             kept_from: 1,
             read_seq: 1,
@@ -137,8 +140,7 @@ impl LaneFiles {
         let mut has_checkpoint = scan.has_checkpoint;
         // This also gives back what was reserved. What the kernel still held when the last agent died is not on the
         // disk yet, and is sent as if it were.
-        let cut = file.set_len(scan.end.min(last.bytes));
-        let safe = cut.and_then(|()| file.sync_data());
+        let safe = file.set_len(scan.end.min(last.bytes)).and_then(|()| file.sync_data());
         if let Err(error) = &safe {
             found.damage.push(format!("{}: {error}; a new segment is begun", path.display()));
         }
@@ -205,7 +207,7 @@ impl LaneFiles {
             return self.begin_again(cursors);
         }
         self.install(self.next_seq, cursors, &[], None)?;
-        (self.synced_seq, self.is_dirty) = (self.next_seq - 1, false);
+        (self.synced_seq, self.is_dirty, self.moves_cursor) = (self.next_seq - 1, false, false);
         Ok(())
     }
 
@@ -261,6 +263,7 @@ impl LaneFiles {
             before.usage = None;
         }
         (self.synced_seq, self.is_dirty, self.is_distrusted) = (self.next_seq - 1, false, false);
+        self.moves_cursor = false;
         Ok(())
     }
 
@@ -311,13 +314,14 @@ impl LaneFiles {
         }
         self.written_bytes += run.frames.len() as u64;
         self.next_seq += run.events;
-        self.is_dirty = true;
+        (self.is_dirty, self.moves_cursor) = (true, self.moves_cursor || run.moves_cursor);
         Ok(())
     }
 
     /// What to sync, and up to which event and which byte that makes the lane safe; `None` when there is nothing new.
     pub fn begin_sync(&mut self) -> Option<(Arc<File>, u64, u64)> {
         let (tail, bytes) = (self.tail.clone()?, self.segments.last()?.bytes);
+        self.moves_cursor = false;
         std::mem::take(&mut self.is_dirty).then(|| (tail, self.next_seq - 1, bytes))
     }
 

@@ -132,6 +132,11 @@ impl Record {
         }
     }
 
+    /// Whether it says that a source was read further.
+    pub fn moves_cursor(&self) -> bool {
+        !self.cursors().is_empty()
+    }
+
     /// Makes an event one of the first of its kind, or one of the others.
     pub fn set_first(&mut self, is_first: bool) {
         *self = match std::mem::replace(self, Record::Dropped { from: 0, through: 0 }) {

@@ -17,6 +17,8 @@ pub struct Run {
     pub events: u64,
     /// What the events take.
     pub usage: Usage,
+    /// A cursor is in one of them.
+    pub moves_cursor: bool,
 }
 
 impl Run {
@@ -25,6 +27,7 @@ impl Run {
         let begin = self.frames.len();
         encode(record, &mut self.frames)?;
         self.records += 1;
+        self.moves_cursor |= record.moves_cursor();
         if let Some((event, is_first)) = record.event() {
             self.events += 1;
             if let Some(kind) = event.kind() {

@@ -57,6 +57,31 @@ fn an_event_is_read_only_after_it_was_synced() {
 }
 
 #[test]
+fn no_cursor_is_safe_before_the_events_it_stands_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 80 * 1024).unwrap();
+    let synced = || *spool.watch_synced().borrow();
+    for lane in Lane::ALL {
+        spool.append(lane, event("begins a segment"), None).unwrap();
+        spool.sync(lane).unwrap();
+    }
+    // The next one is in the other lane.
+    spool.append(Lane::Low, event("a"), cursor("1")).unwrap();
+    spool.append(Lane::High, event("no cursor"), None).unwrap();
+    assert_eq!(synced(), [1, 1], "nothing but a cursor makes anybody wait");
+    spool.append(Lane::High, event("b"), cursor("2")).unwrap();
+    assert_eq!(synced(), [1, 2]);
+    append_cursor(&spool, "journal", "3");
+    assert_eq!(synced(), [3, 2]);
+    // A new segment begins with all cursors.
+    spool.append(Lane::Low, event("c"), cursor("4")).unwrap();
+    spool.append(Lane::High, event(&"x".repeat(11 * 1024)), None).unwrap();
+    assert_eq!(synced(), [3, 2]);
+    spool.append(Lane::High, event("d"), None).unwrap();
+    assert_eq!(synced(), [4, 3]);
+}
+
+#[test]
 fn a_restart_goes_on_at_the_first_unacknowledged_event_and_numbers_go_on() {
     let directory = tempfile::tempdir().unwrap();
     for _ in 0..2 {

@@ -131,7 +131,12 @@ impl Batcher {
                 Some(event) => event,
                 None => match self.spool.read(lane)? {
                     Some(event) => event,
-                    None => return Ok(false),
+                    None => {
+                        // Numbers of events that are gone are passed over: they would be due for ever.
+                        let next_seq = &mut self.next_seq[lane.index()];
+                        *next_seq = self.spool.next_to_read(lane).max(*next_seq);
+                        return Ok(false);
+                    }
                 },
             };
             if limits.hold_suspect && self.renderer.may_be_corrected(&event) {
@@ -247,6 +252,19 @@ mod tests {
         batcher.rewind();
         let again = batcher.next(limits(8192)).unwrap().unwrap();
         assert_eq!(again.text, messages[0].text);
+    }
+
+    #[test]
+    fn what_is_gone_is_not_due() {
+        let (directory, spool, mut batcher) = spool_with(&[(Lane::Low, &[10]), (Lane::Low, &[10])]);
+        assert_eq!(batcher.next_seq(), [1, 1]);
+        let path = directory.path().join("spool/low/00000000000000000001.seg");
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(batcher.next(limits(8192)).unwrap().unwrap().through, [None, Some(1)]);
+        assert!(batcher.next(limits(8192)).unwrap().is_none());
+        assert_eq!(batcher.next_seq(), [1, spool.stats().recorded[1] + 1]);
     }
 
     #[test]

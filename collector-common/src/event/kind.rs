@@ -154,4 +154,12 @@ impl Lane {
     pub fn index(self) -> usize {
         self as usize
     }
+
+    /// The other one.
+    pub fn other(self) -> Lane {
+        match self {
+            Lane::High => Lane::Low,
+            Lane::Low => Lane::High,
+        }
+    }
 }

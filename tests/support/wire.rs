@@ -8,8 +8,10 @@
 
 use crate::proxy::Tape;
 
-const PUBLISH: u8 = 3;
-const PUBACK: u8 = 4;
+/// The type of a message.
+pub const PUBLISH: u8 = 3;
+/// The type of its acknowledgement.
+pub const PUBACK: u8 = 4;
 
 /// One message that went up whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +52,8 @@ fn sent_on(link: usize, tape: &Tape) -> Vec<Sent> {
     out.into_iter().map(|(_, sent)| sent).collect()
 }
 
-/// Takes the first packet off the bytes, once it is whole.
-fn take_packet(pending: &mut Vec<u8>) -> Option<(u8, u8, Vec<u8>)> {
+/// Takes the first packet off the bytes, once it is whole: type, flags, rest.
+pub fn take_packet(pending: &mut Vec<u8>) -> Option<(u8, u8, Vec<u8>)> {
     let mut length = 0;
     for (index, byte) in pending.iter().skip(1).take(4).enumerate() {
         length |= usize::from(byte & 0x7f) << (7 * index);
@@ -66,7 +68,8 @@ fn take_packet(pending: &mut Vec<u8>) -> Option<(u8, u8, Vec<u8>)> {
     None
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+/// A number in a packet.
+pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
