@@ -2,6 +2,9 @@
 //! to measure in is the first argument that is one, else the system's temporary directory.
 #![allow(clippy::print_stdout)]
 
+#[path = "spool/rsyslog.rs"]
+mod rsyslog;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,9 +24,11 @@ fn main() -> io::Result<()> {
     let place = place.map_or_else(std::env::temp_dir, Into::into);
     println!("directory: {}", place.display());
     let fault = |error: edgewarden::spool::SpoolError| io::Error::other(error.to_string());
-    for group in [16, 256, 1024] {
+    for group in [1, 16, 256, 1024] {
         rate(&place, group, fault)?;
     }
+    let lines: Vec<String> = (0..2048).map(|number| event(number).items.concat()).collect();
+    rsyslog::print(&place, &lines)?;
     open_time(&place, fault)?;
     for a_day in [1_000, 50_000] {
         one_day(&place, a_day, fault)?;
@@ -35,7 +40,7 @@ fn main() -> io::Result<()> {
 /// second to the next, so they take turns, and the median of the rounds counts.
 fn rate(place: &Path, group: usize, fault: fn(edgewarden::spool::SpoolError) -> io::Error) -> io::Result<()> {
     const ROUNDS: usize = 11;
-    let events = group * (8192 / group).max(24);
+    let events = group * (4096 / group).clamp(24, 256);
     let directory = tempfile::tempdir_in(place)?;
     let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
     let mut files = [File::create(directory.path().join("raw"))?, File::create(directory.path().join("grouped"))?];
