@@ -5,6 +5,7 @@
 //! latest so long after its first unsynced event as the settings say, or at once when the uplink asks.
 
 pub mod counts;
+pub mod progress;
 pub mod refusals;
 
 use std::io;
@@ -28,6 +29,7 @@ use crate::fit;
 use crate::spool::record::{Record, StoredCursor, StoredEvent};
 use crate::spool::{Appended, Dropped, Entry, Spool};
 use counts::{Cause, Counts};
+use progress::Progress;
 use refusals::Refusals;
 
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
@@ -52,6 +54,8 @@ pub struct Recorder {
     pub clock: Clock,
     /// What the log has not heard yet.
     pub refusals: Refusals,
+    /// Tells the watchdog when the disk does not answer.
+    pub progress: Progress,
 }
 
 impl Recorder {
@@ -63,6 +67,7 @@ impl Recorder {
     async fn run(mut self) {
         let mut timers = Timers::new(Instant::now());
         loop {
+            self.progress.idle();
             let now = Instant::now();
             let settings = self.settings.borrow_and_update().clone();
             self.spool.set_quota_bytes(settings.max_cache_bytes);
@@ -166,6 +171,7 @@ impl Recorder {
     /// Appends what can be appended at once. Returns how many entries are done with, and whether all of those are
     /// stored: if not, the last one was refused, and counted.
     fn append_some(&mut self, entries: &mut [Entry]) -> (usize, bool) {
+        self.progress.begin(Instant::now());
         let Appended { stored, dropped, refused } = self.spool.append_all(entries);
         let event =
             |entry: &Entry| entry.record.event().and_then(|(event, _)| event.kind()).map(|kind| (entry.lane, kind));
@@ -204,6 +210,7 @@ impl Recorder {
 
     fn do_due(&mut self, timers: &mut Timers) {
         let now = Instant::now();
+        self.progress.begin(now);
         if timers.store_acknowledged <= now {
             timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
             if let Err(error) = self.spool.store_acknowledged() {
@@ -223,6 +230,7 @@ impl Recorder {
         for lane in Lane::ALL {
             if timers.sync[lane.index()].is_some_and(|due| due <= now) {
                 timers.sync[lane.index()] = None;
+                self.progress.begin(Instant::now());
                 if let Err(error) = self.spool.sync(lane) {
                     error!("cannot sync the {} lane of the spool: {error}", lane.name());
                 }
@@ -340,8 +348,14 @@ mod tests {
         let (out, queue) = channel(BTreeMap::new());
         let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
         let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
-        let (overflow, kept, refusals) = (out.losses(), spool.clone(), Refusals::default());
-        Bench { recorder: Recorder { spool, settings, queue, overflow, counts, clock, refusals }, kept, out, _settings }
+        let (overflow, kept) = (out.losses(), spool.clone());
+        let (refusals, progress) = (Refusals::default(), Progress::default());
+        Bench {
+            recorder: Recorder { spool, settings, queue, overflow, counts, clock, refusals, progress },
+            kept,
+            out,
+            _settings,
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@
 //! * A source's cursor lies in the frame of the event it produced. Each segment begins with a checkpoint of all
 //!   cursors, so the last segments of both lanes tell how far every source was read. Cursors that are not synced lie in
 //!   one lane only, behind one another: none is ever safe before the events it stands behind.
+//! * What a burst brings is written with one write, all of it before the next burst is looked at. It is in the file or it
+//!   was refused: nothing waits in memory, so a crash of the agent alone loses none that was appended.
 //! * An event is handed to the uplink only after it was synced. What was sent is therefore found again after any crash.
 //! * Segments whose events are all acknowledged are deleted whole. When the quota is full, or the file system nearly so,
 //!   events go: Low before High, of the kind that uses most, from the oldest segment that holds any, the first rows of

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use collector_common::clock::{Clock, Reading};
 use collector_common::collector::{State, StateSlot};
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::recorder::counts::Counts;
+use crate::recorder::progress::Progress;
 use crate::spool::Spool;
 use crate::uplink::LinkStatus;
 
@@ -94,6 +95,9 @@ pub struct SpoolFacts {
     /// The file system is so full that the spool does not grow, whatever its quota.
     #[serde(default)]
     pub disk_short: bool,
+    /// The recorder has waited for the disk for so long: seconds.
+    #[serde(default)]
+    pub disk_wait_seconds: u64,
     /// Age of the oldest event that was not acknowledged: seconds.
     pub oldest_age_seconds: Option<u64>,
     /// Recorded up to this number, by lane.
@@ -148,6 +152,8 @@ pub struct Sources {
     pub spool: Spool,
     /// What was collected and lost.
     pub counts: Counts,
+    /// What the recorder is at.
+    pub progress: Progress,
     /// The connection.
     pub link: LinkStatus,
     /// Certificates that expire soon.
@@ -188,6 +194,7 @@ impl Sources {
             spool: SpoolFacts {
                 bytes: spool.bytes,
                 disk_short: spool.is_disk_short,
+                disk_wait_seconds: self.progress.busy_for(Instant::now()).as_secs(),
                 oldest_age_seconds: self.spool.oldest_unacknowledged().as_ref().and_then(seconds_since),
                 recorded: by_lane(spool.recorded),
                 acknowledged: by_lane(spool.acked),
@@ -319,6 +326,9 @@ pub fn in_words(status: &Status) -> String {
     let oldest = status.spool.oldest_age_seconds.map(|age| format!(", oldest waits {age} s")).unwrap_or_default();
     let short = if status.spool.disk_short { "; the file system is nearly full, older events make room" } else { "" };
     line("spool", format!("{} bytes{oldest}{short}", status.spool.bytes));
+    if status.spool.disk_wait_seconds > 0 {
+        line("disk", format!("has not answered for {} s; events wait in memory", status.spool.disk_wait_seconds));
+    }
     let events = &status.events;
     line(
         "events",
