@@ -27,6 +27,7 @@ mod wait;
 mod configuration;
 mod crash;
 mod delivery;
+mod disk;
 mod hubs;
 mod link;
 mod misbehaviour;
