@@ -27,7 +27,6 @@ mod wait;
 mod configuration;
 mod crash;
 mod delivery;
-mod disk;
 mod hubs;
 mod link;
 mod misbehaviour;
