@@ -59,7 +59,6 @@ fn entry(device: &str, name: &'static str, items: &[String], id: &mut u128) -> E
         timestamp_utc: "2026-11-24T08:00:00.123Z".to_owned(),
         at,
         name,
-        first_index: 0,
         category: "Triggered",
         event_type: "Security",
         items: items.to_vec(),
