@@ -28,6 +28,7 @@ mod configuration;
 mod crash;
 mod delivery;
 mod hub_access;
+mod hub_guide;
 mod hubs;
 mod link;
 mod misbehaviour;
