@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use collector_common::clock::Clock;
 use collector_common::event::kind::{Kind, Lane};
 use collector_common::root::Root;
-use edgewarden::spool::Spool;
-use edgewarden::spool::record::StoredEvent;
+use edgewarden::spool::record::{Record, StoredEvent};
+use edgewarden::spool::{Entry, Spool};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use uuid::Uuid;
 
@@ -44,8 +44,7 @@ fn main() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     fs::create_dir(&state).unwrap();
-    let spool_bytes = fill(&state, events);
-    println!("spool     {events} events, {spool_bytes} bytes, {} an event", spool_bytes / events);
+    fill(&state, events);
 
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let _broker = broker(directory.path(), port);
@@ -55,41 +54,58 @@ fn main() {
     let started = Instant::now();
     let agent = Command::new(env!("CARGO_BIN_EXE_edgewarden")).arg("run").arg("--config").arg(&twin).spawn().unwrap();
     let agent = Running(agent);
-    let (seen, messages, payload_bytes) = arrivals.recv().unwrap();
+    let (seen, messages, payload_bytes, wire_bytes) = arrivals.recv().unwrap();
     let took = started.elapsed();
     println!("delivered {seen} events once each in {messages} messages, {:.1} s", took.as_secs_f64());
     println!("rate      {:.0} events/s, {:.0} messages/s", per(seen, took), per(messages, took));
     println!("payload   {} bytes an event, {} a message", payload_bytes / seen, payload_bytes / messages);
+    println!("wire      {} bytes an event with MQTT's headers and PUBACKs, without TCP's", wire_bytes / seen);
     println!("cpu       {:.1} us an event", cpu_seconds(agent.0.id()) * 1e6 / seen as f64);
     println!("memory    {} kB at the most (VmHWM)", peak_kb(agent.0.id()));
     drop(agent);
     peer(directory.path(), port, (payload_bytes / messages) as usize);
 }
 
-/// What an agent leaves that recorded logins and could not send them.
-fn fill(state: &Path, events: u64) -> u64 {
+/// What an agent leaves that recorded logins and could not send them. Each group is synced, and beside it the same bytes
+/// are written and synced without a spool.
+fn fill(state: &Path, events: u64) {
+    const GROUP: u64 = 256;
     let (spool, _) = Spool::open(state, QUOTA_BYTES).unwrap();
+    let mut raw = tempfile::tempfile_in(state).unwrap();
     let clock = Clock::new(&Root::host());
-    for number in 0..events {
-        let item = format!(
-            r#"{{"ProcessId":{},"UserId":"0","UserName":"root","Operation":"LoginFailed","Executable":"/usr/sbin/sshd","RemoteAddress":"198.51.100.7","RemotePort":"{}","Result":"Fail","ExtraDetails":{{"Method":"password","Source":"journal","Trust":"executable"}}}}"#,
-            1000 + number % 30_000,
-            1024 + number % 60_000,
-        );
-        let event = StoredEvent {
-            seq: 0,
-            id: Uuid::now_v7(),
-            kind: Kind::Login as u8,
-            at: clock.now(),
-            utc_offset_seconds: 0,
-            items: vec![item],
-            cursor: None,
-        };
-        let dropped = spool.append(Lane::High, event, None).unwrap();
-        assert!(dropped.events.is_empty(), "the quota is too small for {events} events");
+    let (mut spooled, mut limit) = (Duration::ZERO, Duration::ZERO);
+    for first in (0..events).step_by(GROUP as usize) {
+        let group = first..events.min(first + GROUP);
+        let entry = |number| Entry { lane: Lane::High, record: Record::Event(event(number, &clock)) };
+        let mut entries: Vec<_> = group.map(entry).collect();
+        let before = spool.stats().written_bytes;
+        let begin = Instant::now();
+        let appended = spool.append_all(&mut entries);
+        spool.sync(Lane::High).unwrap();
+        spooled += begin.elapsed();
+        assert!(appended.dropped.is_empty(), "the quota is too small for {events} events");
+        assert_eq!(appended.stored, entries.len(), "{:?}", appended.refused);
+        let bytes = vec![0x5a; (spool.stats().written_bytes - before) as usize];
+        let begin = Instant::now();
+        raw.write_all(&bytes).unwrap();
+        raw.sync_data().unwrap();
+        limit += begin.elapsed();
     }
-    spool.sync(Lane::High).unwrap();
-    spool.stats().bytes
+    let stats = spool.stats();
+    println!("recorded  {:.0} events/s in groups of {GROUP}, each synced", per(events, spooled));
+    println!("limit     {:.0} events/s: the same bytes in one write and one fdatasync a group", per(events, limit));
+    let (bytes, syncs) = (stats.written_bytes / events, stats.syncs as f64 / events as f64);
+    println!("disk      {bytes} bytes and {syncs:.4} syncs an event");
+}
+
+fn event(number: u64, clock: &Clock) -> StoredEvent {
+    let item = format!(
+        r#"{{"ProcessId":{},"UserId":"0","UserName":"root","Operation":"LoginFailed","Executable":"/usr/sbin/sshd","RemoteAddress":"198.51.100.7","RemotePort":"{}","Result":"Fail","ExtraDetails":{{"Method":"password","Source":"journal","Trust":"executable"}}}}"#,
+        1000 + number % 30_000,
+        1024 + number % 60_000,
+    );
+    let (id, kind) = (Uuid::now_v7(), Kind::Login as u8);
+    StoredEvent { seq: 0, id, kind, at: clock.now(), utc_offset_seconds: 0, items: vec![item], cursor: None }
 }
 
 fn configuration(state: &Path, port: u16) -> String {
@@ -117,8 +133,8 @@ fn broker(directory: &Path, port: u16) -> Running {
     broker
 }
 
-/// Tells once so many different events have arrived: events, messages, payload bytes.
-fn subscribe(port: u16, events: u64) -> mpsc::Receiver<(u64, u64, u64)> {
+/// Tells once so many different events have arrived: events, messages, payload bytes, bytes on the wire.
+fn subscribe(port: u16, events: u64) -> mpsc::Receiver<(u64, u64, u64, u64)> {
     let (done, arrivals) = mpsc::sync_channel(1);
     let (ready, is_ready) = mpsc::sync_channel(1);
     thread::spawn(move || {
@@ -126,20 +142,22 @@ fn subscribe(port: u16, events: u64) -> mpsc::Receiver<(u64, u64, u64)> {
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut connection) = Client::new(options, 16);
         client.subscribe("edgewarden/bench/security", QoS::AtLeastOnce).unwrap();
-        let (mut ids, mut messages, mut bytes) = (HashSet::new(), 0, 0);
+        let (mut ids, mut messages, mut bytes, mut wire_bytes) = (HashSet::new(), 0, 0, 0);
         for event in connection.iter() {
             match event.unwrap() {
                 Event::Incoming(Packet::SubAck(_)) => ready.send(()).unwrap(),
                 Event::Incoming(Packet::Publish(publish)) => {
                     messages += 1;
                     bytes += publish.payload.len() as u64;
+                    // With QoS 1 both ways the agent's PUBLISH had the size of this one; a PUBACK has 4 bytes.
+                    wire_bytes += publish.size() as u64 + 4;
                     let text = std::str::from_utf8(&publish.payload).unwrap();
                     ids.extend(
                         text.match_indices(r#"{"Id":""#)
                             .map(|(at, key)| Uuid::parse_str(&text[at + key.len()..][..36]).unwrap().as_u128()),
                     );
                     if ids.len() as u64 >= events {
-                        done.send((ids.len() as u64, messages, bytes)).unwrap();
+                        done.send((ids.len() as u64, messages, bytes, wire_bytes)).unwrap();
                         return;
                     }
                 }

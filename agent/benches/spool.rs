@@ -2,6 +2,9 @@
 //! to measure in is the first argument that is one, else the system's temporary directory.
 #![allow(clippy::print_stdout)]
 
+#[path = "spool/rsyslog.rs"]
+mod rsyslog;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,8 +12,8 @@ use std::time::Instant;
 
 use collector_common::clock::{Origin, Reading};
 use collector_common::event::kind::{Kind, Lane};
-use edgewarden::spool::Spool;
-use edgewarden::spool::record::StoredEvent;
+use edgewarden::spool::record::{Record, StoredEvent};
+use edgewarden::spool::{Entry, Spool};
 use uuid::Uuid;
 
 /// No quota is reached.
@@ -21,28 +24,11 @@ fn main() -> io::Result<()> {
     let place = place.map_or_else(std::env::temp_dir, Into::into);
     println!("directory: {}", place.display());
     let fault = |error: edgewarden::spool::SpoolError| io::Error::other(error.to_string());
-    for group in [16, 256, 1024] {
-        let directory = tempfile::tempdir_in(&place)?;
-        let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
-        let events = group * 400;
-        let begin = Instant::now();
-        for number in 0..events {
-            spool.append(Lane::Low, event(number), None).map_err(|(error, _)| error)?;
-            if (number + 1) % group == 0 {
-                spool.sync(Lane::Low)?;
-            }
-        }
-        let spooled = events as f64 / begin.elapsed().as_secs_f64();
-        let stats = spool.stats();
-        let frame = vec![0x5a; (stats.written_bytes / events as u64) as usize];
-        let raw = raw(directory.path(), &frame, events, group)?;
-        println!(
-            "groups of {group}: {spooled:.0} events/s through the spool, {raw:.0} raw ({:.0} %); {} bytes and {:.4} syncs an event",
-            100.0 * spooled / raw,
-            stats.written_bytes / events as u64,
-            stats.syncs as f64 / events as f64,
-        );
+    for group in [1, 16, 256, 1024] {
+        rate(&place, group, fault)?;
     }
+    let lines: Vec<String> = (0..2048).map(|number| event(number).items.concat()).collect();
+    rsyslog::print(&place, &lines)?;
     open_time(&place, fault)?;
     for a_day in [1_000, 50_000] {
         one_day(&place, a_day, fault)?;
@@ -50,17 +36,66 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// The same bytes in the same groups, without a spool.
-fn raw(directory: &Path, frame: &[u8], events: usize, group: usize) -> io::Result<f64> {
-    let mut file = File::create(directory.join("raw"))?;
-    let begin = Instant::now();
-    for number in 0..events {
-        file.write_all(frame)?;
-        if (number + 1) % group == 0 {
-            file.sync_data()?;
+/// Appends and syncs in groups, beside the same bytes in the same groups without a spool. A disk is not the same from one
+/// second to the next, so they take turns, and the median of the rounds counts.
+fn rate(place: &Path, group: usize, fault: fn(edgewarden::spool::SpoolError) -> io::Error) -> io::Result<()> {
+    const ROUNDS: usize = 11;
+    let events = group * (4096 / group).clamp(24, 256);
+    let directory = tempfile::tempdir_in(place)?;
+    let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
+    let mut files = [File::create(directory.path().join("raw"))?, File::create(directory.path().join("grouped"))?];
+    let mut seconds = [const { Vec::new() }; 3];
+    for round in 0..ROUNDS {
+        // What an event holds is made before: it costs the same with any spool.
+        let entry = |number| Entry { lane: Lane::Low, record: Record::Event(event(round * events + number)) };
+        let entries: Vec<Entry> = (0..events).map(entry).collect();
+        let before = spool.stats().written_bytes;
+        let begin = Instant::now();
+        append_in_groups(&spool, entries, group)?;
+        seconds[0].push(begin.elapsed().as_secs_f64());
+        let frame = vec![0x5a; (spool.stats().written_bytes - before) as usize / events];
+        let writes = [(frame.clone(), group), (frame.repeat(group), 1)];
+        for (index, (bytes, times)) in writes.into_iter().enumerate() {
+            let begin = Instant::now();
+            for _ in 0..events / group {
+                (0..times).try_for_each(|_| files[index].write_all(&bytes))?;
+                files[index].sync_data()?;
+            }
+            seconds[index + 1].push(begin.elapsed().as_secs_f64());
         }
     }
-    Ok(events as f64 / begin.elapsed().as_secs_f64())
+    let [spooled, raw, grouped] = seconds.map(|seconds| events as f64 / median(seconds));
+    let stats = spool.stats();
+    println!(
+        "groups of {group}: {spooled:.0} events/s through the spool; raw {raw:.0} with a write an event ({:.0} %), \
+         {grouped:.0} with one a group ({:.0} %); {} bytes and {:.4} syncs an event",
+        100.0 * spooled / raw,
+        100.0 * spooled / grouped,
+        stats.written_bytes / (ROUNDS * events) as u64,
+        stats.syncs as f64 / (ROUNDS * events) as f64,
+    );
+    Ok(())
+}
+
+/// As the recorder does it: what waits is appended together, at most so many at once.
+fn append_in_groups(spool: &Spool, mut entries: Vec<Entry>, group: usize) -> io::Result<()> {
+    for group in entries.chunks_mut(group) {
+        for waiting in group.chunks_mut(256) {
+            append(spool, waiting)?;
+        }
+        spool.sync(Lane::Low)?;
+    }
+    Ok(())
+}
+
+fn append(spool: &Spool, entries: &mut [Entry]) -> io::Result<()> {
+    let appended = spool.append_all(entries);
+    appended.refused.map_or(Ok(()), Err)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// A spool that a crash left: no end is written, and the last frame is torn.

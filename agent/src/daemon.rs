@@ -28,6 +28,8 @@ use crate::lifecycle::{self, Before};
 use crate::mqtt::Endpoint;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
+use crate::recorder::progress::Progress;
+use crate::recorder::refusals::Refusals;
 use crate::remarks::{Remarks, Statistics};
 use crate::render::{Renderer, keep_offset_of_boot};
 use crate::spool::Spool;
@@ -100,6 +102,7 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let (out, queue) = channel(opened.cursors);
     let (settings, settings_seen) = watch::channel(Arc::clone(&config.settings));
     let (counts, link, flush) = (Counts::default(), LinkStatus::default(), Arc::new(Notify::new()));
+    let progress = Progress::default();
     let statistics = Statistics::new(link.clone(), spool.clone());
     let recorder = Recorder {
         spool: spool.clone(),
@@ -108,6 +111,8 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         overflow: out.losses(),
         counts: counts.clone(),
         clock,
+        refusals: Refusals::default(),
+        progress: progress.clone(),
     };
     let recorder = recorder.spawn(Handle::current());
     let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;
@@ -117,9 +122,10 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
 
     let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
     let (stop_uplink, stop_seen) = watch::channel(false);
+    let renderer = Renderer::new(spool.clone(), clock);
     let uplink = Uplink {
         spool: spool.clone(),
-        batcher: Batcher::new(spool.clone(), Renderer::new(spool.clone(), clock), agent.id),
+        batcher: Batcher::new(spool.clone(), renderer.clone(), agent.id),
         endpoint: endpoint_seen,
         settings: settings_seen.clone(),
         status: link.clone(),
@@ -130,9 +136,10 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
     let boot = clock.boot();
-    let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics };
+    let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
-    let tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
+    let mut tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
+    tasks.spawn(keep_offset_of_boot(renderer));
     Ok(Daemon { running, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
 }
 
@@ -152,7 +159,6 @@ fn spawn_tasks(
     let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
     tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
-    tasks.spawn(keep_offset_of_boot(spool.clone(), clock));
     let local = &running.config.local;
     let sources = status::Sources {
         device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
@@ -161,6 +167,7 @@ fn spawn_tasks(
         clock,
         spool: spool.clone(),
         counts: counts.clone(),
+        progress: running.progress.clone(),
         link: link.clone(),
         settings: around.settings.clone(),
         before,
@@ -211,10 +218,11 @@ struct Running {
     flush: Arc<Notify>,
     remarks: Remarks,
     statistics: Statistics,
+    progress: Progress,
 }
 
 impl Running {
-    /// Handles signals until one says stop, and feeds the watchdog while the recorder lives.
+    /// Handles signals until one says stop, and feeds the watchdog while the recorder lives and the disk answers it.
     async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) -> Result<(), RunError> {
         notify(&[NotifyState::Ready]);
         // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
@@ -225,9 +233,16 @@ impl Running {
         loop {
             let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
-                () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
+                () = tick(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
+                    notify(&[NotifyState::Watchdog]);
+                },
                 _ = look_at_recorder.tick() => if recorder.is_finished() {
                     return Err(RunError::Machine("the recorder is gone and nothing would be kept; start the agent again".to_owned()));
+                } else {
+                    let seconds = self.progress.busy_for(Instant::now().into_std()).as_secs();
+                    if seconds >= LOOK_AT_RECORDER.as_secs() {
+                        error!("the disk of the spool has not answered for {seconds} s; events wait in memory");
+                    }
                 },
                 _ = identity_retry.tick(), if has_no_identity => {
                     self.endpoint.send_replace(endpoint(&self.config, &self.root));

@@ -5,6 +5,8 @@
 //! latest so long after its first unsynced event as the settings say, or at once when the uplink asks.
 
 pub mod counts;
+pub mod progress;
+pub mod refusals;
 
 use std::io;
 use std::sync::Arc;
@@ -24,9 +26,11 @@ use uuid::Uuid;
 
 use crate::config::settings::Settings;
 use crate::fit;
-use crate::spool::record::StoredEvent;
-use crate::spool::{Dropped, Spool};
+use crate::spool::record::{Record, StoredCursor, StoredEvent};
+use crate::spool::{Appended, Dropped, Entry, Spool};
 use counts::{Cause, Counts, Fitted};
+use progress::Progress;
+use refusals::Refusals;
 
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
 const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
@@ -48,6 +52,10 @@ pub struct Recorder {
     pub counts: Counts,
     /// For the events the recorder makes itself.
     pub clock: Clock,
+    /// What the log has not heard yet.
+    pub refusals: Refusals,
+    /// Tells the watchdog when the disk does not answer.
+    pub progress: Progress,
 }
 
 impl Recorder {
@@ -59,6 +67,7 @@ impl Recorder {
     async fn run(mut self) {
         let mut timers = Timers::new(Instant::now());
         loop {
+            self.progress.idle();
             let now = Instant::now();
             let settings = self.settings.borrow_and_update().clone();
             self.spool.set_quota_bytes(settings.max_cache_bytes);
@@ -87,41 +96,56 @@ impl Recorder {
         }
         self.report_losses();
         self.do_due(&mut Timers::all_due());
+        self.spool.give_back();
+        self.refusals.rest(Instant::now()).into_iter().for_each(|told| error!("{told}"));
     }
 
-    /// Records a draft and what waits behind it, so that one look at the timers serves a whole burst.
+    /// Records a draft and what waits behind it, so that one write and one look at the timers serve a whole burst.
     fn record_all(&mut self, first: Draft, settings: &Settings) {
-        self.record_behind_losses(first, settings);
+        let mut entries = self.prepare(first, settings);
         for _ in 0..256 {
             let Ok(draft) = self.queue.try_recv() else { break };
-            self.record_behind_losses(draft, settings);
+            entries.extend(self.prepare(draft, settings));
         }
-        if self.counts.owes_report() {
-            self.report_losses();
+        let mut rest = entries.as_mut_slice();
+        // What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only:
+        // killed between the two, the agent would have neither the events nor their number. So the number goes first.
+        loop {
+            if self.counts.owes_report() {
+                self.report_losses();
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let (done, _) = self.append_some(rest);
+            rest = &mut rest[done..];
         }
-    }
-
-    /// What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only: killed
-    /// between the two, the agent would have neither the events nor their number. So the number goes first.
-    fn record_behind_losses(&mut self, draft: Draft, settings: &Settings) {
-        if self.counts.owes_report() {
-            self.report_losses();
-        }
-        self.record(draft, settings);
     }
 
     /// Whether everything of the draft is in the spool.
-    fn record(&self, draft: Draft, settings: &Settings) -> bool {
+    fn record(&mut self, draft: Draft, settings: &Settings) -> bool {
+        let mut entries = self.prepare(draft, settings);
+        let mut all_stored = !entries.is_empty();
+        let mut rest = entries.as_mut_slice();
+        while !rest.is_empty() {
+            let (done, is_stored) = self.append_some(rest);
+            all_stored &= is_stored;
+            rest = &mut rest[done..];
+        }
+        all_stored
+    }
+
+    /// What a draft becomes in the spool: its events, or only how far its source was read.
+    fn prepare(&mut self, draft: Draft, settings: &Settings) -> Vec<Entry> {
         let lane =
             draft.payload.as_ref().and_then(|payload| lane_of(payload.kind(), draft.security_relevant, settings));
+        let cursor = draft.cursor.map(StoredCursor::from);
         let (Some(payload), Some(lane)) = (draft.payload, lane) else {
             // Turned off by the twin, or no event at all: the source was read further all the same.
-            if let Some(cursor) = draft.cursor
-                && let Err((error, _)) = self.spool.append_cursor(cursor).map(|dropped| self.count_dropped(&dropped))
-            {
-                warn!("cannot keep how far a source was read: {error}; after a restart it is read again");
-            }
-            return false;
+            return cursor
+                .map(|cursor| Entry { lane: Lane::Low, record: Record::Cursor(cursor) })
+                .into_iter()
+                .collect();
         };
         let kind = payload.kind();
         let events = match payload.to_items() {
@@ -130,42 +154,46 @@ impl Recorder {
                 error!("cannot serialise a {} event: {error}", kind.name());
                 self.counts.add_collected(lane, kind, 1);
                 self.counts.add_lost(lane, kind, Cause::DiskError, 1);
-                return false;
+                return Vec::new();
             }
         };
-        let mut all_stored = true;
         let last = events.len().saturating_sub(1);
-        for (index, items) in events.into_iter().enumerate() {
-            let event = StoredEvent {
-                seq: 0,
-                id: draft.id.filter(|_| last == 0).unwrap_or_else(Uuid::now_v7),
-                kind: kind as u8,
-                at: draft.at,
-                utc_offset_seconds: utc_offset_seconds(draft.at.wall_us),
-                items,
-                cursor: None,
-            };
-            let cursor = draft.cursor.clone().filter(|_| index == last);
-            match self.spool.append(lane, event, cursor) {
-                Ok(dropped) => {
-                    self.counts.add_collected(lane, kind, 1);
-                    self.count_dropped(&dropped);
-                }
-                // It is made again with the next event, so nothing is lost.
-                Err((_, dropped)) if kind == Kind::DroppedEventsStatistics => {
-                    self.count_dropped(&dropped);
-                    all_stored = false;
-                }
-                Err((error, dropped)) => {
-                    self.counts.add_collected(lane, kind, 1);
-                    self.count_dropped(&dropped);
-                    self.counts.add_lost(lane, kind, Cause::DiskError, 1);
-                    error!("cannot write a {} event to the spool: {error}; it is lost and counted", kind.name());
-                    all_stored = false;
-                }
-            }
+        let utc_offset_seconds = utc_offset_seconds(draft.at.wall_us);
+        let entry = |(index, items)| {
+            let id = draft.id.filter(|_| last == 0).unwrap_or_else(Uuid::now_v7);
+            let cursor = cursor.clone().filter(|_| index == last);
+            let event = StoredEvent { seq: 0, id, kind: kind as u8, at: draft.at, utc_offset_seconds, items, cursor };
+            Entry { lane, record: Record::Event(event) }
+        };
+        events.into_iter().enumerate().map(entry).collect()
+    }
+
+    /// Appends what can be appended at once. Returns how many entries are done with, and whether all of those are
+    /// stored: if not, the last one was refused, and counted.
+    fn append_some(&mut self, entries: &mut [Entry]) -> (usize, bool) {
+        self.progress.begin(Instant::now());
+        let Appended { stored, dropped, refused } = self.spool.append_all(entries);
+        let event =
+            |entry: &Entry| entry.record.event().and_then(|(event, _)| event.kind()).map(|kind| (entry.lane, kind));
+        for (lane, kind) in entries[..stored].iter().filter_map(event) {
+            self.counts.add_collected(lane, kind, 1);
         }
-        all_stored
+        self.count_dropped(&dropped);
+        let Some(error) = refused else { return (stored, true) };
+        let sentence = match event(&entries[stored]) {
+            None => Some(format!("cannot keep how far a source was read: {error}; after a restart it is read again")),
+            // It is made again with the next event, so nothing is lost.
+            Some((_, Kind::DroppedEventsStatistics)) => None,
+            Some((lane, kind)) => {
+                self.counts.add_collected(lane, kind, 1);
+                self.counts.add_lost(lane, kind, Cause::DiskError, 1);
+                Some(format!("cannot write a {} event to the spool: {error}; it is lost and counted", kind.name()))
+            }
+        };
+        if let Some(told) = sentence.and_then(|sentence| self.refusals.note(Instant::now(), sentence)) {
+            error!("{told}");
+        }
+        (stored + 1, false)
     }
 
     fn fit(&self, items: Vec<String>, max_message_bytes: usize) -> Vec<Vec<String>> {
@@ -191,6 +219,7 @@ impl Recorder {
 
     fn do_due(&mut self, timers: &mut Timers) {
         let now = Instant::now();
+        self.progress.begin(now);
         if timers.store_acknowledged <= now {
             timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
             if let Err(error) = self.spool.store_acknowledged() {
@@ -204,6 +233,7 @@ impl Recorder {
         if timers.report_losses <= now {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
+            self.refusals.due(now).into_iter().for_each(|told| error!("{told}"));
         }
         // Last, so that an agent that stops has synced, and can send, what was told just now.
         for lane in Lane::ALL {
@@ -334,7 +364,13 @@ mod tests {
         let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
         let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
         let (overflow, kept) = (out.losses(), spool.clone());
-        Bench { recorder: Recorder { spool, settings, queue, overflow, counts, clock }, kept, out, _settings }
+        let (refusals, progress) = (Refusals::default(), Progress::default());
+        Bench {
+            recorder: Recorder { spool, settings, queue, overflow, counts, clock, refusals, progress },
+            kept,
+            out,
+            _settings,
+        }
     }
 
     #[test]
@@ -375,7 +411,7 @@ mod tests {
         assert_eq!(recorder.counts.collected(Kind::DroppedEventsStatistics), 0);
         fs::remove_dir(&in_the_way).unwrap();
         for text in ["stored", "stored, too"] {
-            recorder.record_behind_losses(alarm(text), &settings);
+            recorder.record_all(alarm(text), &settings);
         }
         // Killed now, the agent leaves what is in the spool.
         kept.sync(Lane::High).unwrap();
@@ -390,7 +426,7 @@ mod tests {
     #[test]
     fn what_was_split_or_cut_to_fit_is_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let Bench { recorder, out: _out, _settings, .. } = bench(directory.path());
+        let Bench { mut recorder, out: _out, _settings, .. } = bench(directory.path());
         let settings = Settings::default();
         let now = recorder.clock.now();
         for bytes in [10, 100_000] {

@@ -5,6 +5,8 @@
 //! is kept on disk as a mark before anything is sent, so that a second delivery is the same bytes.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Origin, Reading, is_plausible};
@@ -84,42 +86,43 @@ fn mark_item(item: &str, trust: Trust, at: &Reading) -> String {
     Value::Object(fields).to_string()
 }
 
-/// Finds the clock offset each event is rendered by, and keeps it.
-#[derive(Debug)]
+/// Finds the clock offset each event is rendered by, and keeps it. Clones share what was rendered.
+#[derive(Clone, Debug)]
 pub struct Renderer {
     spool: Spool,
     clock: Clock,
     /// Events up to these may have been sent before, so they keep the mark they have.
-    rendered_through: [u64; 2],
+    rendered_through: Arc<[AtomicU64; 2]>,
 }
 
 impl Renderer {
     /// A renderer for what is in the spool now and what will come.
     pub fn new(spool: Spool, clock: Clock) -> Renderer {
-        let rendered_through = spool.stats().recorded;
+        let rendered_through = Arc::new(spool.stats().recorded.map(AtomicU64::new));
         Renderer { spool, clock, rendered_through }
     }
 
     /// The offset for an event: microseconds, `None` while its boot's clock is not known.
-    pub fn offset_us(&mut self, lane: Lane, event: &StoredEvent) -> io::Result<Option<i64>> {
+    pub fn offset_us(&self, lane: Lane, event: &StoredEvent) -> io::Result<Option<i64>> {
         let (boot, seq) = (event.at.boot, event.seq);
-        let mark = self.spool.mark(lane, boot, seq).map(|mark| mark.offset_us);
-        let through = &mut self.rendered_through[lane.index()];
-        let is_fresh = seq > *through;
-        *through = seq.max(*through);
+        let mark = self.spool.mark(lane, boot, seq);
+        let is_fresh = seq > self.rendered_through[lane.index()].fetch_max(seq, Ordering::SeqCst);
+        if event.at.boottime_us == 0 {
+            // Its own record dates it, whatever the clock says.
+            return Ok(None);
+        }
         if boot != self.clock.boot() {
-            return Ok(mark.or_else(|| self.spool.boot_offset_us(boot)));
+            return Ok(mark.map_or_else(|| self.spool.boot_offset_us(boot), |mark| mark.offset_us));
         }
-        let now_us = self.clock.offset_us();
-        let is_set = is_plausible(self.clock.now().wall_us);
-        match mark {
-            Some(offset_us) if !is_fresh || !is_set || offset_us.abs_diff(now_us) < STEP_US => Ok(Some(offset_us)),
-            None if !is_set => Ok(None),
-            _ => {
-                self.spool.add_mark(Mark { lane, from_seq: seq, boot, offset_us: now_us })?;
-                Ok(Some(now_us))
-            }
+        // One look: the clock may be set between two.
+        let now_us = right_offset_us(&self.clock.now());
+        let is_near = |mark: &Mark| mark.offset_us.zip(now_us).is_some_and(|(mark, now)| mark.abs_diff(now) < STEP_US);
+        if let Some(mark) = mark.filter(|mark| !is_fresh || now_us.is_none() || is_near(mark)) {
+            return Ok(mark.offset_us);
         }
+        let offset_us = now_us.or_else(|| right_offset_us(&event.at));
+        self.spool.add_mark(Mark { lane, from_seq: seq, boot, offset_us })?;
+        Ok(offset_us)
     }
 
     /// Whether an event had better wait: its boot is this one, and the clock may still be set.
@@ -128,12 +131,26 @@ impl Renderer {
             && !is_plausible(self.clock.now().wall_us)
             && wall_time(&event.at, None).1 == Trust::Suspect
     }
+
+    /// Keeps what the clock of this boot turned out to be.
+    fn keep_offset(&self, offset_us: i64) -> io::Result<()> {
+        let boot = self.clock.boot();
+        for lane in Lane::ALL {
+            // What was rendered without an offset stays so; what was not must not follow it.
+            let from_seq = self.rendered_through[lane.index()].load(Ordering::SeqCst) + 1;
+            if self.spool.mark(lane, boot, from_seq).is_some_and(|mark| mark.offset_us.is_none()) {
+                self.spool.add_mark(Mark { lane, from_seq, boot, offset_us: Some(offset_us) })?;
+            }
+        }
+        self.spool.add_boot_offset(BootOffset { boot, offset_us })
+    }
 }
 
 /// Waits until the clock of a boot that began with a wrong one is set, and keeps its offset for the events that are sent
 /// after the next start: time since boot begins anew there. A hub need not be near. When nothing was seen under a wrong
 /// clock there is nothing to wait for.
-pub async fn keep_offset_of_boot(spool: Spool, clock: Clock) {
+pub async fn keep_offset_of_boot(renderer: Renderer) {
+    let Renderer { spool, clock, .. } = &renderer;
     let boot = clock.boot();
     let is_early = |at: &Reading| at.boot == boot && !is_plausible(at.wall_us);
     let is_needed = is_early(&clock.now()) || spool.oldest_unacknowledged().as_ref().is_some_and(is_early);
@@ -141,15 +158,19 @@ pub async fn keep_offset_of_boot(spool: Spool, clock: Clock) {
         return;
     }
     loop {
-        if is_plausible(clock.now().wall_us) {
-            let offset_us = clock.offset_us();
-            match spool.add_boot_offset(BootOffset { boot, offset_us }) {
+        if let Some(offset_us) = right_offset_us(&clock.now()) {
+            match renderer.keep_offset(offset_us) {
                 Ok(()) => return info!("the clock was set: what was seen before gets its right date"),
                 Err(error) => warn!("cannot keep the clock offset of this boot: {error}; trying again"),
             }
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The clock's offset at a reading, if it could be right then: microseconds.
+fn right_offset_us(at: &Reading) -> Option<i64> {
+    is_plausible(at.wall_us).then(|| at.wall_us.saturating_sub(i64::try_from(at.boottime_us).unwrap_or(i64::MAX)))
 }
 
 #[cfg(test)]
@@ -209,13 +230,13 @@ mod tests {
         let clock = Clock::new(&Root::host());
         let event = stored(Reading { wall_us: 9, ..clock.now() }, 1);
         let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
-        let mut renderer = Renderer::new(spool.clone(), clock);
+        let renderer = Renderer::new(spool.clone(), clock);
         spool.append(Lane::High, event.clone(), None).unwrap();
         let first = renderer.offset_us(Lane::High, &event).unwrap();
         assert_eq!(renderer.offset_us(Lane::High, &event).unwrap(), first);
         drop((renderer, spool));
         let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
-        let mut renderer = Renderer::new(spool, clock);
+        let renderer = Renderer::new(spool, clock);
         assert_eq!(renderer.offset_us(Lane::High, &event).unwrap(), first);
         assert!(envelope(&event, first).unwrap().contains(r#""ClockCorrected":"true""#));
     }
@@ -227,8 +248,22 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
             spool.append(Lane::High, stored(Reading { wall_us, ..clock.now() }, 1), None).unwrap();
-            keep_offset_of_boot(spool.clone(), clock).await;
+            keep_offset_of_boot(Renderer::new(spool.clone(), clock)).await;
             assert_eq!(spool.boot_offset_us(clock.boot()).is_some(), is_kept, "{wall_us}");
         }
+    }
+
+    #[test]
+    fn what_was_rendered_under_a_wrong_clock_stays_and_what_was_not_is_dated_right() {
+        let clock = Clock::new(&Root::host());
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(directory.path(), 1 << 20).unwrap();
+        spool.append(Lane::High, stored(Reading { wall_us: 9, ..clock.now() }, 1), None).unwrap();
+        spool.add_mark(Mark { lane: Lane::High, from_seq: 1, boot: clock.boot(), offset_us: None }).unwrap();
+        let renderer = Renderer::new(spool.clone(), clock);
+        spool.append(Lane::High, stored(Reading { wall_us: 9, ..clock.now() }, 2), None).unwrap();
+        renderer.keep_offset(7).unwrap();
+        let offset_us = |seq| spool.mark(Lane::High, clock.boot(), seq).unwrap().offset_us;
+        assert_eq!((offset_us(1), offset_us(2)), (None, Some(7)));
     }
 }

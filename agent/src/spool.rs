@@ -23,10 +23,14 @@
 //! * A source's cursor lies in the frame of the event it produced. Each segment begins with a checkpoint of all
 //!   cursors, so the last segments of both lanes tell how far every source was read. Cursors that are not synced lie in
 //!   one lane only, behind one another: none is ever safe before the events it stands behind.
+//! * What a burst brings is written with one write, all of it before the next burst is looked at. It is in the file or it
+//!   was refused: nothing waits in memory, so a crash of the agent alone loses none that was appended.
 //! * An event is handed to the uplink only after it was synced. What was sent is therefore found again after any crash.
 //! * Segments whose events are all acknowledged are deleted whole. When the quota is full, or the file system nearly so,
 //!   events go: Low before High, of the kind that uses most, from the oldest segment that holds any, the first rows of
 //!   each kind last. The segment is written anew without them, and what is lost is counted per kind.
+//! * A segment that is begun gets its room on the disk at once, as long as that is within the quota and leaves enough to
+//!   others; what it does not use is given back when it is full, and at stop. A file is not longer than what is in it.
 //! * A sync that failed is not tried again on the same file: what was not safe is written again to a new segment.
 
 pub mod damage;
@@ -37,6 +41,7 @@ mod outlook;
 mod reading;
 pub mod record;
 mod room;
+mod run;
 mod scan;
 mod segment;
 pub mod state;
@@ -102,6 +107,26 @@ pub struct Opened {
     pub damage: Vec<String>,
 }
 
+/// What is to be appended.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it goes.
+    pub lane: Lane,
+    /// An event, or a cursor without one. The number of the one and the version of the other are given here.
+    pub record: Record,
+}
+
+/// What became of a list of entries.
+#[derive(Debug, Default)]
+pub struct Appended {
+    /// So many of the first ones are in the files.
+    pub stored: usize,
+    /// What had to make room.
+    pub dropped: Dropped,
+    /// Why the one behind them is not.
+    pub refused: Option<io::Error>,
+}
+
 /// Events that had to make room.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
@@ -114,7 +139,7 @@ pub struct Dropped {
 /// What `status` says about the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// On disk: bytes.
+    /// On disk, with the room that is reserved for what comes next: bytes.
     pub bytes: u64,
     /// Acknowledged up to this number, High and Low.
     pub acked: [u64; 2],
@@ -146,7 +171,7 @@ impl Spool {
             let path = directory.join(lane.name().to_ascii_lowercase());
             let (files, found) = LaneFiles::open(lane, path.clone()).map_err(fault("open the lane", &path))?;
             opened.damage.extend(found.damage);
-            keep_newest(&mut cursors, found.cursors);
+            keep_newest(&mut cursors, &found.cursors);
             Ok(files)
         };
         let mut lanes = [open_lane(Lane::High)?, open_lane(Lane::Low)?];
@@ -178,29 +203,40 @@ impl Spool {
         Ok((spool, opened))
     }
 
-    /// Appends an event; its number is given here. Returns the events that had to make room for it.
+    /// Appends one event. Returns the events that had to make room for it.
     pub fn append(
         &self,
         lane: Lane,
         mut event: StoredEvent,
         cursor: Option<SourceCursor>,
     ) -> Result<Dropped, (io::Error, Dropped)> {
-        self.sync_before(lane, cursor.is_some());
-        let mut inner = self.lock();
-        event.cursor = cursor.map(|cursor| inner.version(cursor));
-        event.seq = inner.lanes[lane.index()].next_seq;
-        let result = inner.append_event(lane, event);
-        inner.troubles.note("write events to the spool", result.as_ref().err().map(|(error, _)| error));
-        self.publish_synced(&inner);
-        result
+        event.cursor = cursor.map(StoredCursor::from);
+        let appended = self.append_all(&mut [Entry { lane, record: Record::Event(event) }]);
+        match appended.refused {
+            None => Ok(appended.dropped),
+            Some(error) => Err((error, appended.dropped)),
+        }
     }
 
-    /// Records that a source was read further without an event.
-    pub fn append_cursor(&self, cursor: SourceCursor) -> Result<Dropped, (io::Error, Dropped)> {
-        self.sync_before(Lane::Low, true);
-        let mut inner = self.lock();
-        let cursor = inner.version(cursor);
-        inner.append(Lane::Low, &Record::Cursor(cursor))
+    /// Appends entries in their order, with as few writes as can be, up to the first that is refused or for which
+    /// something had to make room. What this says is stored is in the files when it returns.
+    pub fn append_all(&self, entries: &mut [Entry]) -> Appended {
+        let mut appended = Appended::default();
+        while let Some(lane) = entries.get(appended.stored).map(|entry| entry.lane) {
+            let ahead = entries[appended.stored..].iter().take_while(|entry| entry.lane == lane);
+            self.sync_before(lane, ahead.map(|entry| &entry.record).any(Record::moves_cursor));
+            let mut inner = self.lock();
+            let result = inner.append(&mut entries[appended.stored..], &mut appended.dropped);
+            self.publish_synced(&inner);
+            match result {
+                Ok(records) => appended.stored += records,
+                Err(error) => appended.refused = Some(error),
+            }
+            if appended.refused.is_some() || !appended.dropped.is_empty() {
+                break;
+            }
+        }
+        appended
     }
 
     /// Makes everything in a lane safe (`fdatasync`). The disk may take its time: nothing is locked meanwhile. When it
@@ -355,9 +391,18 @@ impl Spool {
         if inner.state_is_dirty { inner.store_state() } else { Ok(()) }
     }
 
+    /// Gives back the room that is reserved: nothing more will be appended for now.
+    pub fn give_back(&self) {
+        self.lock().lanes.iter_mut().for_each(LaneFiles::give_back);
+    }
+
     /// Changes the quota. A smaller one takes effect with the next event.
     pub fn set_quota_bytes(&self, quota_bytes: u64) {
-        self.lock().quota_bytes = quota_bytes;
+        let mut inner = self.lock();
+        if quota_bytes < inner.quota_bytes {
+            inner.lanes.iter_mut().for_each(LaneFiles::give_back);
+        }
+        inner.quota_bytes = quota_bytes;
     }
 
     /// When the oldest event happened that was not acknowledged; `None` when there is none or it cannot be read.

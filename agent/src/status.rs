@@ -32,6 +32,7 @@ use tracing::warn;
 use crate::config::settings::Settings;
 use crate::lifecycle::Before;
 use crate::recorder::counts::Counts;
+use crate::recorder::progress::Progress;
 use crate::spool::{Lack, Spool};
 use crate::uplink::{LinkFacts, LinkStatus, budget};
 
@@ -67,6 +68,8 @@ pub struct Sources {
     pub spool: Spool,
     /// What was collected and lost.
     pub counts: Counts,
+    /// What the recorder is at.
+    pub progress: Progress,
     /// The connection.
     pub link: LinkStatus,
     /// Quota and limits.
@@ -113,6 +116,8 @@ impl Sources {
     fn spool_facts(&self, now: &Reading) -> SpoolFacts {
         let (stats, outlook, damage) = (self.spool.stats(), self.spool.outlook(), self.counts.damage());
         let trouble = |(since, what): (Instant, String)| Trouble { what, seconds: since.elapsed().as_secs() };
+        let wait_seconds = self.progress.busy_for(Instant::now()).as_secs();
+        let wait = Trouble { what: "waits for the disk; events wait in memory".to_owned(), seconds: wait_seconds };
         let next_to_go = outlook.next_to_go.map(|(lane, kind)| (lane.name().to_owned(), kind.name().to_owned()));
         let oldest = self.spool.oldest_unacknowledged();
         SpoolFacts {
@@ -127,7 +132,7 @@ impl Sources {
             room_bytes: outlook.room_bytes,
             written_bytes: stats.written_bytes,
             next_to_go,
-            troubles: outlook.troubles.into_iter().map(trouble).collect(),
+            troubles: outlook.troubles.into_iter().map(trouble).chain((wait_seconds > 0).then_some(wait)).collect(),
             damage: damage.sentences,
             more_damage: damage.more,
             synced: by_lane(*self.spool.watch_synced().borrow()),

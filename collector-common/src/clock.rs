@@ -69,11 +69,6 @@ impl Clock {
     pub fn from_source(&self, wall_us: i64) -> Reading {
         Reading { boot: self.boot, boottime_us: 0, wall_us, origin: Origin::Source }
     }
-
-    /// What to add to the boot time to get the wall time, now: microseconds.
-    pub fn offset_us(&self) -> i64 {
-        wall_us().saturating_sub(i64::try_from(boottime_us()).unwrap_or(i64::MAX))
-    }
 }
 
 /// Whether a wall time can be true at all.

@@ -72,7 +72,7 @@ pub fn check(
             told += losses(&event);
             if let Some(sent) = facts.sent.get(&id) {
                 let mark = spool.mark(lane, event.at.boot, event.seq).ok_or(format!("sent without a mark: {id}"))?;
-                let text = envelope(&event, Some(mark.offset_us)).unwrap();
+                let text = envelope(&event, mark.offset_us).unwrap();
                 if serde_json::from_str::<Value>(&text).unwrap() != *sent {
                     return Err(format!("it would be sent again as {text}, and was {sent}"));
                 }

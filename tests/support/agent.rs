@@ -122,7 +122,7 @@ impl Agent {
         let ended = child.try_wait().unwrap();
         assert!(ended.is_none(), "the agent ended by itself ({ended:?}):\n{}", self.log());
         child.kill().unwrap();
-        child.wait().unwrap();
+        wait::end("the killed agent", &mut child);
     }
 
     /// SIGTERM, and its answer. Five seconds are the contract: systemd's patience is longer, a shutting-down board's
@@ -244,7 +244,7 @@ impl Drop for Agent {
 
 /// Runs a command of the agent to its end.
 pub fn cli(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap()
+    wait::output(&format!("edgewarden {}", args.join(" ")), Command::new(binary()).args(args))
 }
 
 /// A connection to a broker on this machine.

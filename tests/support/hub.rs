@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -54,16 +55,20 @@ impl Hub {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let ready = lines.find_map(|line| {
-            line.unwrap_or_default()
-                .strip_prefix("listening mqtt://127.0.0.1:")
-                .and_then(|port| port.trim().parse().ok())
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (sender, listening) = mpsc::sync_channel(1);
+        // It reads on, because a pipe nobody reads would stop the hub sooner or later.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(port) = line.strip_prefix("listening mqtt://127.0.0.1:") {
+                    sender.send(port.trim().parse().expect("a port")).ok();
+                }
+            }
         });
         self.child = Some(child);
-        self.port = ready.unwrap_or_else(|| panic!("the hub ended without listening:\n{}", self.log()));
-        // A pipe nobody reads would stop the hub sooner or later.
-        std::thread::spawn(move || lines.for_each(drop));
+        self.port = listening.recv_timeout(wait::LIMIT).unwrap_or_else(|error| {
+            panic!("the hub does not listen, after at most {:?} ({error}):\n{}", wait::LIMIT, self.log())
+        });
     }
 
     /// What the power cut does.
@@ -72,17 +77,14 @@ impl Hub {
         let ended = child.try_wait().unwrap();
         assert!(ended.is_none(), "the hub ended by itself ({ended:?}):\n{}", self.log());
         child.kill().unwrap();
-        child.wait().unwrap();
+        wait::end("the killed hub", &mut child);
     }
 
     /// All rows, with the columns of the table.
     pub fn rows(&self) -> Vec<Value> {
-        let out = Command::new(binary())
-            .args(["rows", "--json", "--state"])
-            .arg(self.dir.path().join("state"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let mut command = Command::new(binary());
+        command.args(["rows", "--json", "--state"]).arg(self.dir.path().join("state"));
+        let out = wait::output("edgewarden-hub rows", &mut command);
         assert!(out.status.success(), "rows: {} {}", out.status, String::from_utf8_lossy(&out.stderr));
         let text = String::from_utf8(out.stdout).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

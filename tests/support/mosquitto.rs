@@ -92,13 +92,13 @@ impl Mosquitto {
     pub fn kill_9(&mut self) {
         assert!(self.broker.try_wait().unwrap().is_none(), "mosquitto ended by itself");
         self.broker.kill().unwrap();
-        self.broker.wait().unwrap();
+        wait::end("the killed mosquitto", &mut self.broker);
     }
 
     /// SIGTERM, after which it writes down what it keeps.
     pub fn terminate(&mut self) {
         kill(Pid::from_raw(i32::try_from(self.broker.id()).unwrap()), Signal::SIGTERM).unwrap();
-        self.broker.wait().unwrap();
+        wait::end("mosquitto after SIGTERM", &mut self.broker);
     }
 
     /// Starts it again on its plain port. Returns when the witness is back: what is published from now on is seen.
@@ -116,13 +116,22 @@ impl Mosquitto {
     pub fn catch_up(&mut self) {
         self.probes += 1;
         let text = self.probes.to_string();
-        wait::until_true("the witness to see a probe", || {
-            let sent = command("mosquitto_pub")
-                .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "probe", "-m", &text])
-                .stderr(Stdio::null())
-                .status()
-                .unwrap();
-            sent.success() && *self.probed.lock().unwrap() == text
+        wait::until("the witness to see a probe", || {
+            if let Some(ended) = self.broker.try_wait().unwrap() {
+                panic!("mosquitto ended by itself: {ended}");
+            }
+            if let Some(ended) = self.witness.try_wait().unwrap() {
+                panic!("the witness of mosquitto ended by itself: {ended}");
+            }
+            let mut publish = command("mosquitto_pub");
+            publish.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-t", "probe", "-m", &text]);
+            let sent = wait::output("mosquitto_pub", &mut publish);
+            let seen = self.probed.lock().unwrap().clone();
+            match (sent.status.success(), seen == text) {
+                (true, true) => Ok(()),
+                (true, false) => Err(format!("it has seen {seen:?}, not {text}")),
+                (false, _) => Err(String::from_utf8_lossy(&sent.stderr).into_owned()),
+            }
         });
     }
 

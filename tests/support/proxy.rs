@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// A broker that hangs must not keep the relay from answering for ever.
+const CONNECT: Duration = Duration::from_secs(10);
+
 /// What went through one connection, and in which order: what `true` marks went up to the broker.
 pub type Tape = Vec<(bool, Vec<u8>)>;
 
@@ -181,7 +184,7 @@ fn accept(client: TcpStream, shared: &Arc<Mutex<State>>) {
     let server = match welcome {
         Welcome::Close => return,
         Welcome::Silence => None,
-        Welcome::Relay => match TcpStream::connect(upstream) {
+        Welcome::Relay => match TcpStream::connect_timeout(&upstream, CONNECT) {
             Ok(server) => Some(server),
             // The broker is down; closing is what the agent would see without us.
             Err(_) => return,
@@ -196,6 +199,9 @@ fn accept(client: TcpStream, shared: &Arc<Mutex<State>>) {
         if state.welcome == Welcome::Silence {
             link.swallow_up.store(true, Ordering::SeqCst);
             link.swallow_down.store(true, Ordering::SeqCst);
+        } else if silent {
+            // Or gone, and the cut after it: nobody would ever end this one.
+            return link.end();
         }
         state.links.push(Arc::clone(&link));
     }

@@ -6,15 +6,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::arrivals::Arrival;
-
-/// How long a log that was empty has lines before it is copied and emptied again. A copy is known by what the agent has
-/// read of it; one of which it has read nothing it takes for a stranger's.
-const READ_BEFORE_COPY: Duration = Duration::from_secs(2);
+use crate::clock::Clock;
 
 /// The list of causes is this test's own; nothing is taken from what the agent says.
 #[derive(Clone)]
@@ -28,18 +25,26 @@ struct Log {
     path: PathBuf,
     file: File,
     rotations: u32,
-    begin: Instant,
-    /// Since when the file has lines.
-    has_lines: Option<Instant>,
-    /// When each was caused, the first first.
-    at: Vec<Duration>,
+    clock: Clock,
+    has_lines: bool,
+    /// The first first.
+    causes: Vec<Cause>,
+}
+
+/// One cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause {
+    /// When it was written.
+    pub at: Timestamp,
+    /// When its line says that it was written.
+    pub stamp: Timestamp,
 }
 
 impl Causes {
     /// Causes nothing yet.
-    pub fn new(path: &Path) -> Causes {
-        let (path, begin) = (path.to_owned(), Instant::now());
-        let log = Log { file: open(&path), path, rotations: 0, begin, has_lines: None, at: Vec::new() };
+    pub fn new(path: &Path, clock: Clock) -> Causes {
+        let path = path.to_owned();
+        let log = Log { file: open(&path), path, rotations: 0, clock, has_lines: false, causes: Vec::new() };
         Causes { log: Arc::new(Mutex::new(log)), allowed: Arc::default() }
     }
 
@@ -67,17 +72,12 @@ impl Causes {
 
     /// How many there are; they are numbered from 1.
     pub fn count(&self) -> u32 {
-        u32::try_from(self.log().at.len()).unwrap()
+        u32::try_from(self.log().causes.len()).unwrap()
     }
 
-    /// When a cause was written, since the start.
-    pub fn at(&self, number: u32) -> Duration {
-        self.log().at[number as usize - 1]
-    }
-
-    /// The time since the start.
-    pub fn elapsed(&self) -> Duration {
-        self.log().begin.elapsed()
+    /// All of them.
+    pub fn all(&self) -> Vec<Cause> {
+        self.log().causes.clone()
     }
 
     /// What logrotate does without options: the writer goes on with the renamed file until it is told.
@@ -87,27 +87,21 @@ impl Causes {
         self.burst(late_lines);
         let mut log = self.log();
         log.file = open(&log.path);
-        log.has_lines = None;
+        log.has_lines = false;
         // A log that rotated is written to, or the agent would rightly go on with the old one.
         log.line();
     }
 
     /// What logrotate does with `copytruncate`. Nothing is written in between, which with a real daemon may happen.
     pub fn rotate_by_copy(&self) {
-        let is_read = |since: Instant| since.elapsed() >= READ_BEFORE_COPY;
         let mut log = self.log();
-        while !log.has_lines.is_some_and(is_read) {
-            if log.has_lines.is_none() {
-                log.line();
-            }
-            drop(log);
-            std::thread::sleep(Duration::from_millis(50));
-            log = self.log();
+        if !log.has_lines {
+            log.line();
         }
         let to = log.rotated();
         copy(&log.path, to).unwrap();
         log.file.set_len(0).unwrap();
-        log.has_lines = None;
+        log.has_lines = false;
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -116,15 +110,17 @@ impl Causes {
 }
 
 impl Log {
-    /// Writes the next cause, in one write, as a syslog daemon does it.
+    /// Writes the next cause, in one write, as a syslog daemon does it. Every other line is another machine's, whose
+    /// clock is right.
     fn line(&mut self) {
-        let number = u32::try_from(self.at.len() + 1).unwrap();
-        let (now, port) = (Timestamp::now(), port(number));
+        let number = u32::try_from(self.causes.len() + 1).unwrap();
+        let (at, port) = (Timestamp::now(), port(number));
+        let stamp = if number.is_multiple_of(2) { at } else { self.clock.shows(at) };
         let line =
-            format!("{now:.6} board sshd[{number}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
+            format!("{stamp:.6} board sshd[{number}]: Failed password for root from 198.51.100.7 port {port} ssh2\n");
         self.file.write_all(line.as_bytes()).unwrap();
-        self.at.push(self.begin.elapsed());
-        self.has_lines.get_or_insert_with(Instant::now);
+        self.causes.push(Cause { at, stamp });
+        self.has_lines = true;
     }
 
     /// The next name for the file.

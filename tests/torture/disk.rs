@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::wait;
 
 /// Enough for the spool's default quota, and little to fill.
 const SIZE: &str = "size=4m,mode=700";
@@ -17,11 +19,10 @@ impl Disk {
     /// Mounts one, or says why that cannot be.
     pub fn mount(on: &Path) -> Result<Disk, String> {
         let mut command = Command::new("mount");
-        let out = command.args(["-t", "tmpfs", "-o", SIZE, "torture"]).arg(on).stdin(Stdio::null()).output();
-        match out {
-            Ok(out) if out.status.success() => Ok(Disk { mount: on.to_owned() }),
-            Ok(out) => Err(String::from_utf8_lossy(&out.stderr).trim().to_owned()),
-            Err(error) => Err(format!("mount: {error}")),
+        let out = wait::output("mount", command.args(["-t", "tmpfs", "-o", SIZE, "torture"]).arg(on));
+        match out.status.success() {
+            true => Ok(Disk { mount: on.to_owned() }),
+            false => Err(String::from_utf8_lossy(&out.stderr).trim().to_owned()),
         }
     }
 

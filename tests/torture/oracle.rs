@@ -3,16 +3,24 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::arrivals::{Arrival, of_message};
-use crate::cause;
+use crate::cause::{self, Cause};
 use crate::wire::Sent;
+
+/// 2015. What a line says of an earlier time the agent does not believe.
+const FIRST_POSSIBLE: Timestamp = Timestamp::constant(1_420_070_400, 0);
 
 /// What is compared.
 pub struct Evidence {
-    /// Causes are numbered from 1 to this.
-    pub caused: u32,
+    /// Causes are numbered from 1.
+    pub causes: Vec<Cause>,
+    /// Between the first cause and the comparison, by every clock the agent ever had that could be right.
+    pub spans: Vec<(Timestamp, Timestamp)>,
+    /// Whether there were times without room for all.
+    pub may_drop: bool,
     /// Everything at the far end.
     pub arrivals: Vec<Arrival>,
     /// Whether those are in the order of arrival; a store sorts them by another clock.
@@ -54,13 +62,15 @@ impl Score {
 /// Compares.
 pub fn score(evidence: &Evidence) -> Score {
     let mut wrongs = Vec::new();
-    let events = events_by_cause(&evidence.arrivals, evidence.caused, &mut wrongs);
+    let caused = u32::try_from(evidence.causes.len()).expect("there are few");
+    let events = events_by_cause(&evidence.arrivals, caused, &mut wrongs);
     if evidence.is_in_order {
         check_order("arrived", numbers(&evidence.arrivals), &mut wrongs);
     }
     let messages: Vec<Value> =
         evidence.sent.iter().map(|sent| serde_json::from_slice(&sent.message).expect("a message is JSON")).collect();
     let redelivered = check_redeliveries(&messages, &mut wrongs);
+    check_times(&messages, evidence, &mut wrongs);
     let sent: Vec<(usize, bool, Vec<Arrival>)> = evidence
         .sent
         .iter()
@@ -76,10 +86,13 @@ pub fn score(evidence: &Evidence) -> Score {
     left.retain(|number| !events.contains_key(number));
 
     let missing: Vec<u32> =
-        (1..=evidence.caused).filter(|number| !events.contains_key(number) && !left.contains(number)).collect();
+        (1..=caused).filter(|number| !events.contains_key(number) && !left.contains(number)).collect();
     let dropped = dropped(&evidence.arrivals);
+    if dropped > 0 && !evidence.may_drop {
+        wrongs.push(format!("{dropped} logins were dropped although there was room for all"));
+    }
     Score {
-        caused: u64::from(evidence.caused),
+        caused: u64::from(caused),
         delivered: events.len() as u64,
         redelivered,
         dropped,
@@ -107,7 +120,7 @@ fn events_by_cause(arrivals: &[Arrival], caused: u32, wrongs: &mut Vec<String>) 
 }
 
 /// A redelivery must be the same event word for word, times included. Gives how many there were.
-fn check_redeliveries(messages: &[Value], wrongs: &mut Vec<String>) -> u64 {
+pub fn check_redeliveries(messages: &[Value], wrongs: &mut Vec<String>) -> u64 {
     let mut first: BTreeMap<&str, &Value> = BTreeMap::new();
     let mut redelivered = 0;
     for event in messages.iter().flat_map(|message| message["Events"].as_array().expect("a message has Events")) {
@@ -124,6 +137,24 @@ fn check_redeliveries(messages: &[Value], wrongs: &mut Vec<String>) -> u64 {
         }
     }
     redelivered
+}
+
+/// The time of a login is what its line says, whatever the agent's clock says. A line that says what cannot be true is
+/// dated by the agent, and so is everything else: once the clock is right, it was right.
+fn check_times(messages: &[Value], evidence: &Evidence, wrongs: &mut Vec<String>) {
+    for event in messages.iter().flat_map(|message| message["Events"].as_array().expect("a message has Events")) {
+        let time: Timestamp = event["TimestampUTC"].as_str().and_then(|time| time.parse().ok()).unwrap_or_default();
+        let number = numbers(&of_message(&json!({ "Events": [event] }))).first().copied();
+        let cause = number.and_then(|number| evidence.causes.get((number as usize).checked_sub(1)?));
+        let stamp = cause.map(|cause| cause.stamp).filter(|stamp| *stamp > FIRST_POSSIBLE);
+        let is_right = match stamp {
+            Some(stamp) => time.as_millisecond() == stamp.as_millisecond(),
+            None => evidence.spans.iter().any(|(begin, end)| (*begin..=*end).contains(&time)),
+        };
+        if !is_right {
+            wrongs.push(format!("the time of {event} is not the one of {cause:?}"));
+        }
+    }
 }
 
 /// What comes for the first time comes in the order in which it was caused.
@@ -158,51 +189,95 @@ fn numbers(arrivals: &[Arrival]) -> Vec<u32> {
 }
 
 /// An oracle that cannot say no proves nothing.
-#[test]
-fn the_oracle_finds_what_is_wrong() {
-    let arrival = |event: &str, number: u32| Arrival {
-        event: event.to_owned(),
-        index: 0,
-        name: "Login".to_owned(),
-        details: serde_json::json!({
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::new(1_795_478_400 + second, 123_456_789).unwrap()
+    }
+
+    fn login(event: &str, number: u32) -> Arrival {
+        let details = json!({
             "ProcessId": number, "RemotePort": (1024 + number % 60_000).to_string(), "UserName": "root",
             "RemoteAddress": "198.51.100.7", "Result": "Fail", "Operation": "LoginFailed",
             "Executable": "/usr/sbin/sshd",
-        }),
-    };
-    let report = |event: &str, lost: &str| Arrival {
-        event: event.to_owned(),
-        index: 0,
-        name: "DroppedEventsStatistics".to_owned(),
-        details: serde_json::json!({ "ExtraDetails": { "Login.diskError": lost, "LocalUsers.spoolFull": "7" } }),
-    };
-    let told = |caused: u32, arrivals: Vec<Arrival>| {
-        score(&Evidence { caused, arrivals, is_in_order: true, sent: Vec::new(), killed_links: 0 })
-    };
-    let all = || (1..=3).map(|number| arrival(&number.to_string(), number)).collect::<Vec<_>>();
-    assert!(told(3, all()).is_good());
-    assert!(told(3, [all(), all()].concat()).is_good(), "a redelivery under the same id is none of two");
-    assert_eq!(told(4, all()).lost, 1);
-    assert!(told(4, [all(), vec![report("a", "1"), report("a", "1")]].concat()).is_good());
-    assert_eq!(told(5, [all(), vec![report("a", "1"), report("a", "1")]].concat()).lost, 1, "one report counts once");
-    assert_eq!(told(3, [all(), vec![arrival("other", 2)]].concat()).duplicates, 1);
-    assert_eq!(told(2, all()).wrongs.len(), 1, "an invented event");
-    assert_eq!(told(3, all().into_iter().rev().collect()).wrongs.len(), 2, "the wrong order");
-    let details = arrival("4", 4).details;
-    let message = |time: &str| {
-        serde_json::json!({
-            "Events": [{ "Id": "4", "Name": "Login", "TimestampUTC": time, "Payload": [details.clone()] }]
-        })
-        .to_string()
-        .into_bytes()
-    };
-    let sent = |link: usize, is_acknowledged: bool| Sent { link, message: message("a"), is_acknowledged };
-    let told =
-        |sent: Vec<Sent>| score(&Evidence { caused: 4, arrivals: all(), is_in_order: true, sent, killed_links: 1 });
-    let left = told(vec![sent(0, true), sent(1, false)]);
-    assert_eq!((left.left_to_killed, left.redelivered, left.is_good()), (1, 1, true));
-    assert_eq!(told(vec![sent(0, false)]).lost, 1, "the killed broker had not acknowledged it");
-    assert_eq!(told(vec![sent(1, true)]).lost, 1, "that broker was not killed");
-    let changed = Sent { link: 1, message: message("b"), is_acknowledged: true };
-    assert_eq!(told(vec![sent(0, true), changed]).wrongs.len(), 1, "another text under the same id");
+        });
+        Arrival { event: event.to_owned(), index: 0, name: "Login".to_owned(), details }
+    }
+
+    /// The first three causes.
+    fn all() -> Vec<Arrival> {
+        (1..=3).map(|number| login(&number.to_string(), number)).collect()
+    }
+
+    fn evidence(caused: i64, arrivals: Vec<Arrival>, sent: Vec<Sent>) -> Evidence {
+        Evidence {
+            causes: (1..=caused).map(|number| Cause { at: second(number), stamp: second(number) }).collect(),
+            spans: vec![(second(1), second(9))],
+            may_drop: true,
+            arrivals,
+            is_in_order: true,
+            sent,
+            killed_links: 1,
+        }
+    }
+
+    /// What the line of the fourth cause says.
+    const FOURTH: &str = "2026-11-24T00:00:04.123Z";
+
+    /// A message with the fourth cause.
+    fn sent(link: usize, is_acknowledged: bool, time: &str) -> Sent {
+        let event = json!({
+            "Id": "4", "Name": "Login", "TimestampUTC": time, "Payload": [login("4", 4).details]
+        });
+        Sent { link, message: json!({ "Events": [event] }).to_string().into_bytes(), is_acknowledged }
+    }
+
+    #[test]
+    fn losses_duplicates_inventions_and_disorder_are_found() {
+        let report = |event: &str, lost: &str| Arrival {
+            event: event.to_owned(),
+            index: 0,
+            name: "DroppedEventsStatistics".to_owned(),
+            details: json!({ "ExtraDetails": { "Login.diskError": lost, "LocalUsers.spoolFull": "7" } }),
+        };
+        let told = |caused: i64, arrivals: Vec<Arrival>| score(&evidence(caused, arrivals, Vec::new()));
+        assert!(told(3, all()).is_good());
+        assert!(told(3, [all(), all()].concat()).is_good(), "a redelivery under the same id is none of two");
+        assert_eq!(told(4, all()).lost, 1);
+        let twice_reported = || [all(), vec![report("a", "1"), report("a", "1")]].concat();
+        assert!(told(4, twice_reported()).is_good());
+        assert_eq!(told(5, twice_reported()).lost, 1, "one report counts once");
+        let strict = Evidence { may_drop: false, ..evidence(4, twice_reported(), Vec::new()) };
+        assert_eq!(score(&strict).wrongs.len(), 1, "nothing had to be dropped");
+        assert_eq!(told(3, [all(), vec![login("other", 2)]].concat()).duplicates, 1);
+        assert_eq!(told(2, all()).wrongs.len(), 1, "an invented event");
+        assert_eq!(told(3, all().into_iter().rev().collect()).wrongs.len(), 2, "the wrong order");
+    }
+
+    #[test]
+    fn what_a_killed_broker_acknowledged_is_apart_and_another_text_is_found() {
+        let told = |sent: Vec<Sent>| score(&evidence(4, all(), sent));
+        let left = told(vec![sent(0, true, FOURTH), sent(1, false, FOURTH)]);
+        assert_eq!((left.left_to_killed, left.redelivered, left.is_good()), (1, 1, true));
+        assert_eq!(told(vec![sent(0, false, FOURTH)]).lost, 1, "the killed broker had not acknowledged it");
+        assert_eq!(told(vec![sent(1, true, FOURTH)]).lost, 1, "that broker was not killed");
+        let mut changed = sent(1, true, FOURTH);
+        changed.message = String::from_utf8(changed.message).unwrap().replace("root", "toor").into_bytes();
+        assert_eq!(told(vec![sent(0, true, FOURTH), changed]).wrongs.len(), 1, "another text under the same id");
+    }
+
+    #[test]
+    fn wrong_dates_are_found() {
+        let told = |stamp: Timestamp, time: &str| {
+            let mut evidence = evidence(4, all(), vec![sent(0, false, time)]);
+            evidence.causes[3].stamp = stamp;
+            score(&evidence).wrongs.len()
+        };
+        assert_eq!(told(second(4), FOURTH), 0);
+        assert_eq!(told(second(4), "2026-11-24T00:00:04.124Z"), 1, "not the time its line says");
+        assert_eq!(told(Timestamp::UNIX_EPOCH, FOURTH), 0, "a line of 1970 is dated by the agent");
+        assert_eq!(told(Timestamp::UNIX_EPOCH, "1970-01-01T00:00:00.000Z"), 1);
+    }
 }

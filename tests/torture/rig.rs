@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::agent::{Agent, connection};
 use crate::arrivals::Arrival;
 use crate::cause::{Causes, number};
+use crate::clock::{Clock, Setting};
 use crate::disk::Disk;
 use crate::hub::Hub;
 use crate::mosquitto::{Keeps, Mosquitto};
@@ -44,6 +46,7 @@ pub enum Fault {
     LoseReplies,
     RotateByRename,
     RotateByCopy,
+    SetClock,
     KillHub,
     KillBroker,
     KillForgetfulBroker,
@@ -51,7 +54,7 @@ pub enum Fault {
     FillDisk,
 }
 
-const ALWAYS: [Fault; 11] = [
+const ALWAYS: [Fault; 13] = [
     Fault::KillAgent,
     Fault::StopAgent,
     Fault::Reload,
@@ -63,6 +66,8 @@ const ALWAYS: [Fault; 11] = [
     Fault::LoseReplies,
     Fault::RotateByRename,
     Fault::RotateByCopy,
+    Fault::SetClock,
+    Fault::SetClock,
 ];
 
 /// What came of one rig.
@@ -81,11 +86,14 @@ enum End {
 }
 
 struct Rig {
+    name: &'static str,
     /// Before the agent, so that it is unmounted before the agent's directory is deleted.
     disk: Option<Disk>,
     agent: Agent,
     end: End,
     proxy: Proxy,
+    clock: Clock,
+    begin: Timestamp,
     causes: Causes,
     random: fastrand::Rng,
     faults: BTreeMap<Fault, u32>,
@@ -107,11 +115,7 @@ pub fn run(plan: Plan) -> Outcome {
             rig.random.shuffle(&mut deck);
         }
         let fault = deck.pop().expect("a deck is never empty");
-        rig.timeline.push(format!(
-            "{:9.3} {fault:?} after cause {}",
-            rig.causes.elapsed().as_secs_f64(),
-            rig.causes.count()
-        ));
+        rig.note(&format!("{fault:?} after cause {}", rig.causes.count()));
         rig.inflict(fault);
         *rig.faults.entry(fault).or_default() += 1;
         rig.pause(0..=2500);
@@ -132,6 +136,7 @@ impl Rig {
             let port = broker.port;
             (End::Foreign(broker), port)
         };
+        let begin = Timestamp::now();
         let proxy = Proxy::start(port);
         proxy.record();
         let mut agent = Agent::new(plan.name, connection(proxy.port));
@@ -143,11 +148,16 @@ impl Rig {
             agent.set("maxLocalCacheSizeInBytes", json!(256 << 20));
             None
         };
+        let clock = Clock::new(&agent.path(""));
+        agent.environment = clock.environment();
         agent.start();
         agent.wait_collecting();
         Rig {
+            name: plan.name,
             disk,
-            causes: Causes::new(&agent.path("auth.log")),
+            causes: Causes::new(&agent.path("auth.log"), clock.clone()),
+            clock,
+            begin,
             agent,
             end,
             proxy,
@@ -186,6 +196,8 @@ impl Rig {
                 let bytes = self.random.choice([8192, 20_000, 262_144]).expect("not empty");
                 self.agent.set("maxMessageSizeInBytes", json!(bytes));
                 self.agent.write_twin();
+                // One that was started a moment ago would be ended by it like any program.
+                self.agent.wait_status("the agent to listen", |_| true);
                 self.agent.signal(Signal::SIGHUP);
             }
             Fault::Cut => self.proxy.cut(),
@@ -214,6 +226,7 @@ impl Rig {
             }
             Fault::RotateByRename => self.causes.rotate_by_rename(self.random.u32(0..=5)),
             Fault::RotateByCopy => self.causes.rotate_by_copy(),
+            Fault::SetClock => self.set_clock(),
             Fault::KillHub | Fault::KillBroker | Fault::KillForgetfulBroker | Fault::RestartBroker => self.fell(fault),
             Fault::FillDisk => self.fill_disk(),
         }
@@ -249,6 +262,25 @@ impl Rig {
         }
     }
 
+    /// A clock that is hours off stays so; one that fell back to 1970 is set after a while, as a board's without a battery.
+    fn set_clock(&mut self) {
+        let hours = [-6, -1, 1, 5].map(|hours| Setting::Off(hours * 3600));
+        let plausible = [Setting::Right, Setting::Right, hours[0], hours[1], hours[2], hours[3]];
+        let setting = self.random.choice(plausible).expect("not empty");
+        if self.random.bool() {
+            self.note("  the clock is set to 1970");
+            self.clock.set(Setting::Epoch);
+            self.pause(300..=3000);
+            if self.random.bool() {
+                self.agent.kill_9();
+                self.agent.start();
+                self.pause(300..=3000);
+            }
+        }
+        self.note(&format!("  the clock is set to {setting:?}"));
+        self.clock.set(setting);
+    }
+
     fn fill_disk(&mut self) {
         let is_killed = self.random.bool();
         self.disk().fill();
@@ -275,6 +307,8 @@ impl Rig {
 
     /// Everything works again; all that was caused arrives, and then all that was counted.
     fn heal(&mut self) {
+        self.note("the end");
+        self.clock.set(Setting::Right);
         self.proxy.relay();
         self.proxy.cut();
         self.stop_agent();
@@ -304,7 +338,9 @@ impl Rig {
 
     fn outcome(mut self, plan: Plan) -> Outcome {
         let evidence = Evidence {
-            caused: self.causes.count(),
+            causes: self.causes.all(),
+            spans: self.spans(),
+            may_drop: self.disk.is_some(),
             arrivals: self.arrivals(),
             is_in_order: !plan.is_ours,
             sent: wire::sent(&self.proxy.tapes()),
@@ -312,10 +348,31 @@ impl Rig {
         };
         let score = score(&evidence);
         for missing in &score.missing {
-            self.timeline
-                .push(format!("{:9.3} cause {missing}, which is missing", self.causes.at(*missing).as_secs_f64()));
+            let at = evidence.causes[*missing as usize - 1].at;
+            self.timeline.push(format!("{} cause {missing}, which is missing", self.seconds(at)));
         }
         Outcome { name: plan.name, faults: self.faults, score, timeline: self.timeline, log: self.agent.log() }
+    }
+
+    /// The time from the beginning until now, by every clock the agent had that could be right.
+    fn spans(&self) -> Vec<(Timestamp, Timestamp)> {
+        let (begin, end) = (self.begin, Timestamp::now());
+        let around = |shift_s: &i64| {
+            let (shift, second) = (SignedDuration::from_secs(*shift_s), SignedDuration::from_secs(1));
+            (begin + shift - second, end + shift + second)
+        };
+        self.clock.shifts_s().iter().map(around).collect()
+    }
+
+    /// Keeps what is done and says it, so that a hang says where.
+    fn note(&mut self, what: &str) {
+        let line = format!("{} {what}", self.seconds(Timestamp::now()));
+        println!("{:>10} {line}", self.name);
+        self.timeline.push(line);
+    }
+
+    fn seconds(&self, at: Timestamp) -> String {
+        format!("{:9.3}", at.duration_since(self.begin).as_secs_f64())
     }
 
     fn pause(&mut self, milliseconds: std::ops::RangeInclusive<u64>) {

@@ -6,25 +6,29 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use collector_common::collector::SourceCursor;
 use collector_common::event::kind::{Kind, Lane};
 
-use super::Dropped;
 use super::lane::LaneFiles;
 use super::outlook::{Outlook, Troubles};
 use super::record::{Record, StoredCursor, StoredEvent};
 use super::room::{GivenUp, free};
+use super::run::Run;
 use super::scan::keep_newest;
 use super::state::State;
 use super::usage::ByKind;
+use super::{Dropped, Entry};
 
-/// A full segment: bytes. A smaller quota gets smaller segments, so that dropping one does not drop everything.
-const SEGMENT_BYTES: u64 = 1024 * 1024;
+/// A full segment: bytes. Beginning one costs three syncs, so larger ones are cheaper, but what is left of one that has to
+/// make room is in memory at once. A smaller quota gets smaller segments, so that dropping one does not drop everything.
+const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The first rows of a kind since the agent started, which are given up last: bytes. Of a small quota it is a part, so
 /// that there is room for newer ones.
 const FIRST_ROWS_BYTES: u64 = 1024 * 1024;
 const FIRST_ROWS_PART: u64 = 16;
+
+/// So much is written at once: bytes, and one record more.
+const WRITE_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug)]
 pub struct Inner {
@@ -44,6 +48,7 @@ pub struct Inner {
 }
 
 impl Inner {
+    /// On the disk, with what is reserved.
     pub fn bytes(&self) -> u64 {
         self.lanes.iter().map(LaneFiles::bytes).sum()
     }
@@ -54,13 +59,9 @@ impl Inner {
         }
     }
 
-    pub fn version(&mut self, cursor: SourceCursor) -> StoredCursor {
-        self.cursor_version += 1;
-        StoredCursor { source: cursor.source, place: cursor.place, version: self.cursor_version }
-    }
-
+    /// Whether the next record of a lane begins a new segment.
     pub fn needs_segment(&self, lane: Lane) -> bool {
-        self.lanes[lane.index()].needs_segment(self.segment_bytes())
+        self.lanes[lane.index()].room(self.segment_bytes()) == 0
     }
 
     fn segment_bytes(&self) -> u64 {
@@ -80,39 +81,78 @@ impl Inner {
         }
     }
 
-    pub fn append_event(&mut self, lane: Lane, event: StoredEvent) -> Result<Dropped, (io::Error, Dropped)> {
-        let limit = FIRST_ROWS_BYTES.min(self.quota_bytes / FIRST_ROWS_PART);
-        let kind = event.kind().filter(|kind| self.first_rows[kind.index()] < limit);
-        let Some(kind) = kind else { return self.append(lane, &Record::Event(event)) };
-        let bytes: usize = event.items.iter().map(String::len).sum();
-        let result = self.append(lane, &Record::FirstRow(event));
-        if result.is_ok() {
-            self.first_rows[kind.index()] += bytes as u64;
+    /// Appends the first entries of a list that are of one lane and fit into a segment, and tells how many. When it
+    /// fails, the first one cannot be written, and none was.
+    pub fn append(&mut self, entries: &mut [Entry], dropped: &mut Dropped) -> io::Result<usize> {
+        let first_rows = self.first_rows;
+        let result = self.try_append(entries, dropped).or_else(|error| match error.kind() {
+            // The disk is fuller than anybody foresaw: give up what needs no room to be given up, and try once more,
+            // with the first one only, because a little may fit where much does not.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.first_rows = first_rows;
+                self.give_up_without_room(dropped)?;
+                self.try_append(&mut entries[..1], dropped)
+            }
+            _ => Err(error),
+        });
+        self.troubles.note("write events to the spool", result.as_ref().err());
+        if result.is_err() {
+            self.first_rows = first_rows;
         }
         result
     }
 
-    pub fn append(&mut self, lane: Lane, record: &Record) -> Result<Dropped, (io::Error, Dropped)> {
-        let mut dropped = Dropped::default();
-        let result = self.try_append(lane, record, &mut dropped).or_else(|error| match error.kind() {
-            // The disk is fuller than anybody foresaw: give up what needs no room to be given up, and try once more.
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.give_up_without_room(&mut dropped)?;
-                self.try_append(lane, record, &mut dropped)
+    fn try_append(&mut self, entries: &mut [Entry], dropped: &mut Dropped) -> io::Result<usize> {
+        let Some(lane) = entries.first().map(|entry| entry.lane) else { return Ok(0) };
+        self.make_room(lane, dropped)?;
+        let files = &self.lanes[lane.index()];
+        let room = files.ahead().max(self.quota_bytes.saturating_sub(self.bytes()));
+        let room = room.min(files.room(self.segment_bytes())).min(WRITE_BYTES);
+        // What went is to be told before much is stored behind it.
+        let most = if dropped.is_empty() { entries.len() } else { 1 };
+        let mut run = Run::default();
+        for entry in entries[..most].iter_mut().take_while(|entry| entry.lane == lane) {
+            if run.records > 0 && run.frames.len() as u64 >= room {
+                break;
             }
-            _ => Err(error),
-        });
-        match result {
-            Ok(()) => {
-                // Only what is in the file may be carried over into the next checkpoint.
-                keep_newest(&mut self.cursors, record.cursors().to_vec());
-                Ok(dropped)
+            self.number(&mut entry.record, self.lanes[lane.index()].next_seq + run.events);
+            match run.add(&entry.record) {
+                Err(error) if run.records == 0 => return Err(error),
+                // The next call begins with it, and says why.
+                Err(_) => break,
+                Ok(()) => {}
             }
-            Err(error) => Err((error, dropped)),
+        }
+        self.lanes[lane.index()].append(&run)?;
+        for entry in &entries[..run.records] {
+            // Only what is in the file may be carried over into the next checkpoint.
+            keep_newest(&mut self.cursors, entry.record.cursors());
+        }
+        Ok(run.records)
+    }
+
+    /// Gives an event its number, and a cursor its version.
+    fn number(&mut self, record: &mut Record, seq: u64) {
+        let limit = FIRST_ROWS_BYTES.min(self.quota_bytes / FIRST_ROWS_PART);
+        if let Record::Event(event) | Record::FirstRow(event) = record {
+            event.seq = seq;
+            let kind = event.kind().filter(|kind| self.first_rows[kind.index()] < limit);
+            if let Some(kind) = kind {
+                self.first_rows[kind.index()] += event.items.iter().map(String::len).sum::<usize>() as u64;
+            }
+            record.set_first(kind.is_some());
+        }
+        if let Record::Event(StoredEvent { cursor: Some(cursor), .. })
+        | Record::FirstRow(StoredEvent { cursor: Some(cursor), .. })
+        | Record::Cursor(cursor) = record
+        {
+            self.cursor_version += 1;
+            cursor.version = self.cursor_version;
         }
     }
 
-    fn try_append(&mut self, lane: Lane, record: &Record, dropped: &mut Dropped) -> io::Result<()> {
+    /// Sees to it that a record can be appended: within the quota, and to a segment that is not full.
+    fn make_room(&mut self, lane: Lane, dropped: &mut Dropped) -> io::Result<()> {
         let needs_segment = self.needs_segment(lane);
         if needs_segment {
             self.is_disk_short = free(&self.directory).lack.is_some();
@@ -121,11 +161,13 @@ impl Inner {
         // must not cost all events.
         let short = self.is_disk_short && needs_segment;
         let room = if short { self.bytes().saturating_sub(self.segment_bytes()) + 1 } else { u64::MAX };
-        while self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
+        // What fits into room that was taken before makes the spool no larger.
+        let grows = needs_segment || self.lanes[lane.index()].ahead() == 0;
+        while grows && self.bytes() >= self.quota_bytes.min(room) && self.give_up(dropped)? {}
         if self.needs_segment(lane) {
             self.begin_segment(lane)?;
         }
-        self.lanes[lane.index()].append(record)
+        Ok(())
     }
 
     /// All cursors, for a lane to write down: what they stand behind in the other lane is made safe first.
@@ -144,8 +186,13 @@ impl Inner {
     }
 
     fn begin_segment(&mut self, lane: Lane) -> io::Result<()> {
-        let cursors = self.all_cursors(lane);
-        self.lanes[lane.index()].begin_segment(cursors)
+        let (cursors, segment_bytes) = (self.all_cursors(lane), self.segment_bytes());
+        self.lanes[lane.index()].begin_segment(cursors)?;
+        let (is_in_quota, free) = (self.bytes() + segment_bytes <= self.quota_bytes, free(&self.directory));
+        if is_in_quota && free.lack.is_none() && free.bytes >= segment_bytes {
+            self.lanes[lane.index()].reserve(segment_bytes);
+        }
+        Ok(())
     }
 
     pub fn begin_again(&mut self, lane: Lane) -> io::Result<()> {
@@ -224,6 +271,11 @@ impl Inner {
 }
 
 impl Dropped {
+    /// Whether nothing had to go.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.damaged == [0; 2]
+    }
+
     /// Adds what a lane gave up; `false` when it had nothing.
     fn add(&mut self, lane: Lane, given_up: GivenUp) -> bool {
         let GivenUp::Events(lost) = given_up else { return false };

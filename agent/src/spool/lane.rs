@@ -11,6 +11,7 @@ use collector_common::event::kind::Lane;
 use super::damage::{Counted, Damage};
 use super::frames::{Frame, Frames};
 use super::record::{Checkpoint, Record, Sealed, StoredCursor};
+use super::run::{Run, encode};
 use super::scan::{Found, scan, sealed_before};
 use super::segment;
 use super::usage::Usage;
@@ -30,6 +31,8 @@ pub struct LaneFiles {
     pub synced_seq: u64,
     /// The length of the tail up to which it is on the disk for good.
     pub(super) synced_bytes: u64,
+    /// The length of the tail for which there is room on the disk already; 0 when nobody asked for any.
+    pub(super) reserved_bytes: u64,
     /// Something was appended since the last sync.
     pub is_dirty: bool,
     /// A cursor is in what was appended since.
@@ -98,6 +101,7 @@ impl LaneFiles {
             next_seq: 1,
             synced_seq: 0,
             synced_bytes: 0,
+            reserved_bytes: 0,
             is_dirty: false,
             moves_cursor: false,
             is_distrusted: false,
@@ -134,9 +138,9 @@ impl LaneFiles {
         self.next_seq = last.first_seq.max(scan.last_seq.saturating_add(1));
         last.usage = Some(scan.usage);
         let mut has_checkpoint = scan.has_checkpoint;
-        // What the kernel still held when the last agent died is not on the disk yet, and is sent as if it were.
-        let cut = if scan.torn_bytes > 0 { file.set_len(scan.end.min(last.bytes)) } else { Ok(()) };
-        let safe = cut.and_then(|()| file.sync_data());
+        // This also gives back what was reserved. What the kernel still held when the last agent died is not on the
+        // disk yet, and is sent as if it were.
+        let safe = file.set_len(scan.end.min(last.bytes)).and_then(|()| file.sync_data());
         if let Err(error) = &safe {
             found.damage.push(format!("{}: {error}; a new segment is begun", path.display()));
         }
@@ -173,12 +177,14 @@ impl LaneFiles {
 
     /// Bytes on the disk.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.segments.iter().map(|segment| segment.bytes).sum::<u64>() + self.ahead()
     }
 
-    /// Whether the next record needs a new segment, when one is full at so many bytes.
-    pub fn needs_segment(&self, segment_bytes: u64) -> bool {
-        self.tail.is_none() || self.segments.last().is_none_or(|tail| tail.bytes >= segment_bytes)
+    /// How much is left in the segment that is appended to, when one is full at so many bytes. Without any, the next
+    /// record needs a new one.
+    pub fn room(&self, segment_bytes: u64) -> u64 {
+        let tail = self.segments.last().filter(|_| self.tail.is_some());
+        tail.map_or(0, |tail| segment_bytes.saturating_sub(tail.bytes))
     }
 
     /// Numbers up to this one were given before, whatever became of the events: they are never given again.
@@ -190,6 +196,7 @@ impl LaneFiles {
     /// Begins a new segment whose first record is what all sources were read up to. It takes the place of one that
     /// holds no event, such as one that is full of cursors.
     pub fn begin_segment(&mut self, cursors: Vec<StoredCursor>) -> io::Result<()> {
+        self.give_back();
         if let Some(old) = self.tail.clone().filter(|_| self.is_dirty && !self.is_distrusted) {
             self.syncs += 1;
             if let Err(error) = old.sync_data() {
@@ -273,7 +280,9 @@ impl LaneFiles {
             before.usage.map(|usage| Sealed { first_seq: before.first_seq, bytes: before.bytes, usage })
         });
         let checkpoint = Record::Checkpoint(Checkpoint { cursors, before });
-        let content = [encode(&checkpoint)?.as_slice(), frames].concat();
+        let mut content = Vec::new();
+        encode(&checkpoint, &mut content)?;
+        content.extend_from_slice(frames);
         let path = segment::path(&self.directory, first_seq);
         let (file, bytes) = segment::create(&path, self.lane, first_seq, &content)?;
         self.syncs += 2;
@@ -281,34 +290,31 @@ impl LaneFiles {
         self.segments.retain(|old| old.first_seq < first_seq);
         self.segments.push(Segment { first_seq, bytes, usage: Some(usage.unwrap_or_default()) });
         self.tail = Some(Arc::new(file));
-        self.synced_bytes = bytes;
+        (self.synced_bytes, self.reserved_bytes) = (bytes, 0);
         self.reader = None;
         // Only then may the older segments go, with the cursors in them.
         sync_directory(&self.directory)
     }
 
-    /// Appends a record. An event must carry [`LaneFiles::next_seq`]. When it fails, the file is as it was before.
-    pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        let frame = encode(record)?;
+    /// Appends some records. Events must be numbered from [`LaneFiles::next_seq`] on. When it fails, the file is as it
+    /// was before.
+    pub fn append(&mut self, run: &Run) -> io::Result<()> {
         let (Some(tail), Some(last)) = (&self.tail, self.segments.last_mut()) else {
             return Err(io::Error::other("no segment was begun"));
         };
-        if let Err(error) = tail.write_all_at(&frame, last.bytes) {
+        if let Err(error) = tail.write_all_at(&run.frames, last.bytes) {
             // The reader may have seen what is not there any more.
-            self.reader = None;
+            (self.reader, self.reserved_bytes) = (None, 0);
             // Half a frame is cut off at once, or by the next start where even that fails.
             return Err(tail.set_len(last.bytes).err().unwrap_or(error));
         }
-        last.bytes += frame.len() as u64;
-        self.written_bytes += frame.len() as u64;
-        self.is_dirty = true;
-        self.moves_cursor |= !record.cursors().is_empty();
-        if let Some((event, is_first)) = record.event() {
-            self.next_seq += 1;
-            if let (Some(kind), Some(usage)) = (event.kind(), &mut last.usage) {
-                usage.add(kind, is_first, frame.len() as u64);
-            }
+        last.bytes += run.frames.len() as u64;
+        if let Some(usage) = &mut last.usage {
+            usage.add_all(&run.usage);
         }
+        self.written_bytes += run.frames.len() as u64;
+        self.next_seq += run.events;
+        (self.is_dirty, self.moves_cursor) = (true, self.moves_cursor || run.moves_cursor);
         Ok(())
     }
 
@@ -381,11 +387,6 @@ impl LaneFiles {
         }
         Ok(())
     }
-}
-
-/// A record in its frame.
-pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
-    segment::frame(&record.encode().map_err(io::Error::other)?)
 }
 
 /// Deletes a file that may be gone already.

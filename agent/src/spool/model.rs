@@ -9,7 +9,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { lane: Lane, kind: Kind, bytes: usize },
+    Append(Vec<(Lane, Kind, usize)>),
     Sync,
     Read,
     Acknowledge { part: u64 },
@@ -21,9 +21,10 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![Just(Kind::Login), Just(Kind::ProcessCreate), Just(Kind::Diagnostic)];
-    let append = (prop_oneof![Just(Lane::High), Just(Lane::Low)], kind, 1..900_usize);
+    let one = (prop_oneof![Just(Lane::High), Just(Lane::Low)], kind, 1..900_usize);
+    let append = prop_oneof![8 => proptest::collection::vec(one.clone(), 1), 1 => proptest::collection::vec(one, 2..9)];
     prop_oneof![
-        40 => append.prop_map(|(lane, kind, bytes)| Step::Append { lane, kind, bytes }),
+        40 => append.prop_map(Step::Append),
         6 => Just(Step::Sync),
         6 => Just(Step::Read),
         3 => (0..=100_u64).prop_map(|part| Step::Acknowledge { part }),
@@ -60,20 +61,12 @@ fn check(steps: &[Step]) {
     let mut model = Model::default();
     for step in steps {
         match step {
-            Step::Append { lane, kind, bytes } => {
-                let of = *lane;
-                let mut event = StoredEvent { kind: *kind as u8, ..event(&"x".repeat(*bytes)) };
-                let dropped = spool.append(of, event.clone(), None).unwrap();
-                event.seq = spool.stats().recorded[of.index()];
-                model.given[of.index()] += 1;
-                assert_eq!(event.seq, model.given[of.index()], "numbers have no gaps");
-                model.events[of.index()].insert(event.seq, event);
-                for (lane, kind, events) in dropped.events {
-                    *model.dropped[lane.index()].entry(kind as u8).or_default() += events;
-                }
-                for lane in Lane::ALL {
-                    model.lost[lane.index()] += dropped.damaged[lane.index()];
-                }
+            Step::Append(events) => {
+                let entry = |(lane, kind, bytes): &(Lane, Kind, usize)| {
+                    let event = StoredEvent { kind: *kind as u8, ..event(&"x".repeat(*bytes)) };
+                    Entry { lane: *lane, record: Record::Event(event) }
+                };
+                model.append(&spool, &mut events.iter().map(entry).collect::<Vec<_>>());
             }
             Step::Sync => Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap()),
             Step::Read => model.read_some(&spool, 5),
@@ -135,6 +128,27 @@ fn check(steps: &[Step]) {
 }
 
 impl Model {
+    fn append(&mut self, spool: &Spool, mut rest: &mut [Entry]) {
+        while !rest.is_empty() {
+            let Appended { stored, dropped, refused } = spool.append_all(rest);
+            assert!(refused.is_none() && stored > 0, "{refused:?}");
+            for entry in &rest[..stored] {
+                let (event, _) = entry.record.event().unwrap();
+                self.given[entry.lane.index()] += 1;
+                assert_eq!(event.seq, self.given[entry.lane.index()], "numbers have no gaps");
+                self.events[entry.lane.index()].insert(event.seq, event.clone());
+            }
+            for (lane, kind, events) in dropped.events {
+                *self.dropped[lane.index()].entry(kind as u8).or_default() += events;
+            }
+            for lane in Lane::ALL {
+                self.lost[lane.index()] += dropped.damaged[lane.index()];
+            }
+            rest = &mut rest[stored..];
+        }
+        assert_eq!(spool.stats().recorded, self.given);
+    }
+
     fn read_some(&mut self, spool: &Spool, count: usize) {
         for lane in Lane::ALL {
             for _ in 0..count {

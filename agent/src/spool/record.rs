@@ -4,6 +4,7 @@
 //! fields are only ever added at the end: a spool outlives the version that wrote it.
 
 use collector_common::clock::Reading;
+use collector_common::collector::SourceCursor;
 use collector_common::event::kind::Kind;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -81,6 +82,13 @@ pub struct StoredCursor {
     pub version: u64,
 }
 
+impl From<SourceCursor> for StoredCursor {
+    /// Its version is given when it is appended.
+    fn from(cursor: SourceCursor) -> StoredCursor {
+        StoredCursor { source: cursor.source, place: cursor.place, version: 0 }
+    }
+}
+
 impl StoredEvent {
     /// The kind; `None` for one that a later version wrote and this one does not know.
     pub fn kind(&self) -> Option<Kind> {
@@ -89,10 +97,16 @@ impl StoredEvent {
 }
 
 impl Record {
-    /// The body of a frame. It can only fail for want of memory or for a bug in a `Serialize`, neither of which the
-    /// caller can mend, so the error is a text.
-    pub fn encode(&self) -> Result<Vec<u8>, String> {
-        postcard::to_allocvec(self).map_err(|error| error.to_string())
+    /// Adds the body of a frame to some bytes. It can only fail for want of memory or for a bug in a `Serialize`,
+    /// neither of which the caller can mend, so the error is a text.
+    pub fn encode_onto(&self, bytes: &mut Vec<u8>) -> Result<(), String> {
+        struct Onto<'a>(&'a mut Vec<u8>);
+        impl Extend<u8> for Onto<'_> {
+            fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+                self.0.extend(bytes);
+            }
+        }
+        postcard::to_extend(self, Onto(bytes)).map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Reads a body whose checksum was right. An error means a format this version does not know.
@@ -116,6 +130,20 @@ impl Record {
             Record::Checkpoint(checkpoint) => &checkpoint.cursors,
             Record::Dropped { .. } => &[],
         }
+    }
+
+    /// Whether it says that a source was read further.
+    pub fn moves_cursor(&self) -> bool {
+        !self.cursors().is_empty()
+    }
+
+    /// Makes an event one of the first of its kind, or one of the others.
+    pub fn set_first(&mut self, is_first: bool) {
+        *self = match std::mem::replace(self, Record::Dropped { from: 0, through: 0 }) {
+            Record::Event(event) | Record::FirstRow(event) if is_first => Record::FirstRow(event),
+            Record::Event(event) | Record::FirstRow(event) => Record::Event(event),
+            other => other,
+        };
     }
 
     /// The event in it, and whether it is one of the first of its kind.

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-use super::lane::{LaneFiles, encode, remove_if_there, sync_directory};
+use super::lane::{LaneFiles, remove_if_there, sync_directory};
 use super::reading::is_lasting;
 use super::record::{Checkpoint, Record, StoredCursor};
+use super::run::encode;
 use super::scan::{Found, Sieve, Sifted, scan, sift};
 use super::segment;
 use super::usage::{Lost, Usage, Victim};
@@ -74,6 +75,29 @@ pub fn free(directory: &Path) -> Free {
 }
 
 impl LaneFiles {
+    /// Takes room for what is going to be appended to the tail, up to a length.
+    pub fn reserve(&mut self, bytes: u64) {
+        if self.tail.as_ref().is_some_and(|tail| segment::reserve(tail, bytes)) {
+            self.reserved_bytes = bytes;
+        }
+    }
+
+    /// How much room was taken and is not used yet: bytes.
+    pub fn ahead(&self) -> u64 {
+        self.segments.last().map_or(0, |tail| self.reserved_bytes.saturating_sub(tail.bytes))
+    }
+
+    /// Gives back the room that was taken and is not used.
+    pub fn give_back(&mut self) {
+        if self.ahead() > 0
+            && let (Some(tail), Some(last)) = (&self.tail, self.segments.last())
+        {
+            // Cutting a file to the length it has frees what is behind. Where that fails, the next start does it.
+            let _kept = tail.set_len(last.bytes);
+        }
+        self.reserved_bytes = 0;
+    }
+
     /// Gives up events of the kind that uses most, from the oldest segment that holds any.
     pub fn give_up(&mut self, acked: u64, segment_bytes: u64) -> io::Result<GivenUp> {
         self.know_usage();
@@ -188,10 +212,11 @@ impl LaneFiles {
         }
         let sieve = self.sieve(0, None, acked);
         let lost = self.count(&segment::path(&self.directory, from), sieve);
-        let checkpoint = Record::Checkpoint(Checkpoint { cursors, before: None });
-        let content = [encode(&checkpoint)?, encode(&Record::Dropped { from, through })?].concat();
+        let mut content = Vec::new();
+        encode(&Record::Checkpoint(Checkpoint { cursors, before: None }), &mut content)?;
+        encode(&Record::Dropped { from, through }, &mut content)?;
         tail.set_len(segment::HEADER_BYTES)?;
-        self.reader = None;
+        (self.reader, self.reserved_bytes) = (None, 0);
         let last = &mut self.segments[0];
         (last.bytes, last.usage) = (segment::HEADER_BYTES, Some(Usage::default()));
         self.kept_from = self.next_seq;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::frames::{Frame, Frames};
 use super::record::{Record, Sealed, StoredCursor};
+use super::run::encode;
 use super::segment;
 use super::usage::{Lost, Usage, Victim};
 
@@ -188,19 +189,18 @@ impl Sifted {
 
     fn flush(&mut self) -> io::Result<()> {
         if let Some((from, through)) = self.run.take() {
-            let record = Record::Dropped { from, through };
-            self.frames.extend(segment::frame(&record.encode().map_err(io::Error::other)?)?);
+            encode(&Record::Dropped { from, through }, &mut self.frames)?;
         }
         Ok(())
     }
 }
 
 /// Adds cursors to those that are known, unless a newer one is known already.
-pub fn keep_newest(cursors: &mut BTreeMap<String, StoredCursor>, found: Vec<StoredCursor>) {
+pub fn keep_newest(cursors: &mut BTreeMap<String, StoredCursor>, found: &[StoredCursor]) {
     for cursor in found {
         let is_newer = cursors.get(&cursor.source).is_none_or(|known| known.version < cursor.version);
         if is_newer {
-            cursors.insert(cursor.source.clone(), cursor);
+            cursors.insert(cursor.source.clone(), cursor.clone());
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use collector_common::event::kind::Lane;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 /// First bytes of a segment file.
 const FILE_MAGIC: &[u8; 8] = b"EDGEWSEG";
@@ -56,6 +57,13 @@ pub fn create(path: &Path, lane: Lane, first_seq: u64, frames: &[u8]) -> io::Res
     Ok((file, content.len() as u64))
 }
 
+/// Takes room on the disk for a file up to a length, and tells whether it got any. The file does not become longer. A
+/// file system that cannot do that, or has no room, gives room as it is needed.
+pub fn reserve(file: &File, bytes: u64) -> bool {
+    let Ok(bytes) = bytes.try_into() else { return false };
+    fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes).is_ok()
+}
+
 /// Whether a file begins as this program would have begun it.
 pub fn has_right_header(file: &File, lane: Lane, first_seq: u64) -> bool {
     let mut found = [0; HEADER_BYTES as usize];
@@ -80,16 +88,22 @@ pub fn framed_bytes(body: &[u8]) -> u64 {
 
 /// A body in its frame.
 pub fn frame(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut frame = [&[0; FRAME_HEADER_BYTES], body].concat();
+    seal(&mut frame)?;
+    Ok(frame)
+}
+
+/// Fills in what stands before the body of a frame.
+pub fn seal(frame: &mut [u8]) -> io::Result<()> {
+    let (header, body) = frame.split_at_mut(FRAME_HEADER_BYTES);
     let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= MAX_BODY_BYTES);
     let length = length.ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("a record of {} bytes is too large", body.len()))
     })?;
-    let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
-    frame.extend_from_slice(FRAME_MAGIC);
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&checksum(length, body).to_le_bytes());
-    frame.extend_from_slice(body);
-    Ok(frame)
+    header[..4].copy_from_slice(FRAME_MAGIC);
+    header[4..8].copy_from_slice(&length.to_le_bytes());
+    header[8..].copy_from_slice(&checksum(length, body).to_le_bytes());
+    Ok(())
 }
 
 /// What stands in a frame before the body. The length is under the checksum too, so that a frame of zeros is never a right one.

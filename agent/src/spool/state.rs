@@ -31,7 +31,7 @@ pub struct State {
     pub boots: Vec<BootOffset>,
 }
 
-/// From this event of this boot on, the wall time is the boot time plus this offset.
+/// By what events of a boot are rendered, from this one on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mark {
@@ -41,8 +41,9 @@ pub struct Mark {
     pub from_seq: u64,
     /// The boot.
     pub boot: Uuid,
-    /// Microseconds.
-    pub offset_us: i64,
+    /// The wall time is the boot time plus this: microseconds. Without it, it is what the clock said when each was
+    /// recorded, because the clock was wrong when they were rendered.
+    pub offset_us: Option<i64>,
 }
 
 /// What a boot's clock turned out to be.

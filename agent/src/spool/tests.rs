@@ -1,4 +1,4 @@
-use std::fs;
+use std::fs::{self, File};
 
 use super::*;
 use collector_common::clock::{Origin, Reading};
@@ -20,6 +20,13 @@ pub fn event(text: &str) -> StoredEvent {
 
 fn cursor(place: &str) -> Option<SourceCursor> {
     Some(SourceCursor { source: "journal".to_owned(), place: place.to_owned() })
+}
+
+fn append_cursor(spool: &Spool, source: &str, place: &str) -> Dropped {
+    let cursor = SourceCursor { source: source.to_owned(), place: place.to_owned() };
+    let appended = spool.append_all(&mut [Entry { lane: Lane::Low, record: Record::Cursor(cursor.into()) }]);
+    assert_eq!((appended.stored, appended.refused.map(|error| error.to_string())), (1, None));
+    appended.dropped
 }
 
 fn read_all(spool: &Spool, lane: Lane) -> (Vec<(u64, String)>, Vec<String>) {
@@ -64,7 +71,7 @@ fn no_cursor_is_safe_before_the_events_it_stands_behind() {
     assert_eq!(synced(), [1, 1], "nothing but a cursor makes anybody wait");
     spool.append(Lane::High, event("b"), cursor("2")).unwrap();
     assert_eq!(synced(), [1, 2]);
-    spool.append_cursor(cursor("3").unwrap()).unwrap();
+    append_cursor(&spool, "journal", "3");
     assert_eq!(synced(), [3, 2]);
     // A new segment begins with all cursors.
     spool.append(Lane::Low, event("c"), cursor("4")).unwrap();
@@ -248,7 +255,9 @@ fn impossible_numbers_are_damage_and_cost_nothing_new() {
     assert_eq!(read_all(&spool, Lane::Low).0.len(), 1);
     let mut last = event("z");
     last.seq = u64::MAX;
-    assert!(Record::decode(&Record::Event(last).encode().unwrap()).is_err());
+    let mut body = Vec::new();
+    Record::Event(last).encode_onto(&mut body).unwrap();
+    assert!(Record::decode(&body).is_err());
 }
 
 #[test]
@@ -280,6 +289,39 @@ fn a_segment_that_could_not_be_begun_is_begun_later() {
 }
 
 #[test]
+fn of_a_batch_what_is_stored_and_what_is_refused_is_told_exactly() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), 64 * 1024).unwrap();
+    spool.append(Lane::High, event("first"), None).unwrap();
+    // Directories stand where the next segment of a lane is to be written, as a full disk would.
+    let in_the_way: Vec<_> = (2..100).map(|seq| directory.path().join(format!("spool/high/{seq:020}.new"))).collect();
+    in_the_way.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let lane = |number| if number == 5 { Lane::Low } else { Lane::High };
+    let text = |number: usize| format!("{number} {}", "x".repeat(500));
+    let entry = |number: usize| {
+        let cursor = cursor(&number.to_string()).map(StoredCursor::from);
+        Entry { lane: lane(number), record: Record::Event(StoredEvent { cursor, ..event(&text(number)) }) }
+    };
+    let mut entries: Vec<_> = (0..40).map(entry).collect();
+    let Appended { stored, dropped, refused } = spool.append_all(&mut entries);
+    assert!(refused.is_some() && dropped.is_empty() && (10..20).contains(&stored), "{stored}: {refused:?}");
+    in_the_way.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    let again = spool.append_all(&mut entries[stored + 1..]);
+    assert!(again.refused.is_none() && again.dropped.is_empty() && again.stored == 39 - stored, "{again:?}");
+    Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap());
+    let expected = |of: Lane| (0..40).filter(move |number| lane(*number) == of && *number != stored).map(text);
+    for of in Lane::ALL {
+        let read = std::iter::from_fn(|| spool.read(of).unwrap()).map(|event| event.items.concat());
+        let expected = expected(of).map(|text| format!(r#"{{"Text":"{text}"}}"#));
+        assert_eq!(read.skip(usize::from(of == Lane::High)).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+    assert!(spool.take_damage().iter().all(Damage::is_empty));
+    drop(spool);
+    let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert_eq!((opened.damage, opened.cursors["journal"].as_str()), (vec![], "39"));
+}
+
+#[test]
 fn cursors_without_events_do_not_fill_the_spool() {
     let directory = tempfile::tempdir().unwrap();
     let quota = 32 * 1024;
@@ -287,10 +329,9 @@ fn cursors_without_events_do_not_fill_the_spool() {
     spool.append(Lane::High, event("a"), None).unwrap();
     for place in 0..1000 {
         let place = format!("{place:0100}");
-        let dropped = spool.append_cursor(SourceCursor { source: "journal".to_owned(), place }).unwrap();
-        assert_eq!(dropped, Dropped::default());
+        assert_eq!(append_cursor(&spool, "journal", &place), Dropped::default());
     }
-    assert!(spool.stats().bytes < quota / 4, "{:?}", spool.stats());
+    assert!(spool.stats().bytes < quota / 2, "{:?}", spool.stats());
     spool.append(Lane::Low, event("b"), None).unwrap();
     for lane in Lane::ALL {
         spool.sync(lane).unwrap();
@@ -307,7 +348,7 @@ fn the_newest_cursor_of_both_lanes_counts() {
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
     spool.append(Lane::High, event("a"), cursor("older")).unwrap();
     spool.append(Lane::Low, event("b"), cursor("newer")).unwrap();
-    spool.append_cursor(SourceCursor { source: "file".to_owned(), place: "9".to_owned() }).unwrap();
+    append_cursor(&spool, "file", "9");
     drop(spool);
     let (_, opened) = Spool::open(directory.path(), QUOTA).unwrap();
     assert_eq!(opened.cursors["journal"], "newer");
@@ -378,13 +419,13 @@ fn marks_and_offsets_are_kept() {
     let (boot, other) = (Uuid::now_v7(), Uuid::now_v7());
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
     spool.append(Lane::High, event("a"), None).unwrap();
-    spool.add_mark(Mark { lane: Lane::High, from_seq: 1, boot, offset_us: 10 }).unwrap();
-    spool.add_mark(Mark { lane: Lane::High, from_seq: 5, boot, offset_us: 20 }).unwrap();
+    spool.add_mark(Mark { lane: Lane::High, from_seq: 1, boot, offset_us: None }).unwrap();
+    spool.add_mark(Mark { lane: Lane::High, from_seq: 5, boot, offset_us: Some(20) }).unwrap();
     spool.add_boot_offset(BootOffset { boot: other, offset_us: 30 }).unwrap();
     drop(spool);
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
-    assert_eq!(spool.mark(Lane::High, boot, 4).unwrap().offset_us, 10);
-    assert_eq!(spool.mark(Lane::High, boot, 5).unwrap().offset_us, 20);
+    assert_eq!(spool.mark(Lane::High, boot, 4).unwrap().offset_us, None);
+    assert_eq!(spool.mark(Lane::High, boot, 5).unwrap().offset_us, Some(20));
     assert_eq!(spool.mark(Lane::Low, boot, 5), None);
     assert_eq!(spool.mark(Lane::High, other, 5), None);
     assert_eq!(spool.boot_offset_us(other), Some(30));
@@ -595,4 +636,40 @@ fn the_outlook_says_how_much_room_is_left_and_what_goes_first() {
     let kind = event("x").kind().unwrap();
     assert_eq!((outlook.is_full, outlook.next_to_go), (true, Some((Lane::Low, kind))));
     assert!(outlook.room_bytes <= quota / 4, "{outlook:?}");
+}
+
+#[test]
+fn room_is_taken_for_a_segment_that_is_begun_and_given_back_once_it_is_full_or_at_the_end() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    let quota = 1024 * 1024;
+    let (spool, _) = Spool::open(directory.path(), quota).unwrap();
+    for _ in 0..500 {
+        spool.append(Lane::Low, event(&"x".repeat(500)), None).unwrap();
+    }
+    spool.append(Lane::High, event("a"), None).unwrap();
+    Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap());
+    // More than the last page of it is spare room; a file system may also need a page to find the others.
+    let spare = |path: &Path| {
+        let file = fs::metadata(path).unwrap();
+        (file.blocks() * 512).saturating_sub(file.len().next_multiple_of(4096) + 4096)
+    };
+    let mut low: Vec<_> =
+        fs::read_dir(directory.path().join("spool/low")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    low.sort();
+    let tails = [low.pop().unwrap(), tail(directory.path(), "high")];
+    assert_eq!(low.len(), 2);
+    assert!(low.iter().all(|full| spare(full) == 0));
+    assert!(spare(&tails[1]) > 100_000, "{}", spare(&tails[1]));
+    assert!(spool.stats().bytes <= quota);
+    let reserved = spool.stats().bytes;
+    spool.give_back();
+    assert!(tails.iter().all(|tail| spare(tail) == 0));
+    assert!(spool.stats().bytes < reserved);
+    // Killed, it could not give back; the next start does.
+    segment::reserve(&File::options().write(true).open(&tails[1]).unwrap(), 200_000);
+    assert!(spare(&tails[1]) > 100_000);
+    drop(spool);
+    let (_spool, opened) = Spool::open(directory.path(), quota).unwrap();
+    assert_eq!((spare(&tails[1]), opened.damage), (0, vec![]));
 }

@@ -18,7 +18,7 @@ use jiff::tz::TimeZone;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
-use super::place::{Head, Place, rotated_since};
+use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread};
 use super::reader::{Entry, Writer};
 use super::sink::{End, Sink};
 
@@ -76,6 +76,10 @@ impl Log {
         let wake = Wake::new(&self.path);
         loop {
             wake.watch(&self.path);
+            // Before its first line is read, nothing but the copy tells that the log was emptied.
+            if was_copied_unread(&self.path, &tail.place) {
+                tail = self.after_emptied(sink, tail).await?;
+            }
             self.drain(sink, &mut tail).await?;
             match self.fate(&tail).map_err(|error| self.failure("reading", &error))? {
                 Fate::Same => {}
@@ -86,7 +90,7 @@ impl Log {
                 Fate::Replaced => {
                     self.drain(sink, &mut tail).await?;
                     self.finish(sink, &mut tail).await?;
-                    tail = self.open(0)?;
+                    tail = self.open_at_begin(newest_rotated(&self.path))?;
                     continue;
                 }
             }
@@ -105,7 +109,9 @@ impl Log {
         let current = File::open(&self.path).map_err(|error| self.failure("opening", &error))?;
         if place.is_in(&current).map_err(|error| self.failure("reading", &error))? {
             remember(sink, &current, place.offset).map_err(|error| self.failure("reading", &error))?;
-            return self.open(place.offset);
+            let tail = self.open(place.offset)?;
+            // The place knows better than a look at what is there now which files were read.
+            return Ok(Tail { place, ..tail });
         }
         self.after(sink, &place).await
     }
@@ -119,15 +125,15 @@ impl Log {
     /// What rotated files hold after a place, and then the log from its beginning. That is stored at once, so that the
     /// next start neither reads nor misses anything a second time.
     async fn after(&self, sink: &mut Sink, place: &Place) -> Result<Tail, End> {
-        self.finish_rotated(sink, place).await?;
-        let tail = self.open(0)?;
+        let newest = self.finish_rotated(sink, place).await?;
+        let tail = self.open_at_begin(newest)?;
         sink.store(tail.place.to_text()).await?;
         Ok(tail)
     }
 
-    /// Reads what rotated files hold after a place, or says that it is lost.
-    async fn finish_rotated(&self, sink: &mut Sink, place: &Place) -> Result<(), End> {
-        let rest = rotated_since(&self.path, place);
+    /// Reads what rotated files hold after a place, or says that it is lost. Gives the newest of them.
+    async fn finish_rotated(&self, sink: &mut Sink, place: &Place) -> Result<Newest, End> {
+        let Rotated { rest, newest } = rotated_since(&self.path, place);
         if rest.is_empty() && place.offset > 0 {
             let text = format!(
                 "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
@@ -143,7 +149,7 @@ impl Log {
             self.drain(sink, &mut tail).await?;
             self.finish(sink, &mut tail).await?;
         }
-        Ok(())
+        Ok(newest)
     }
 
     /// Reads all whole lines that are there.
@@ -203,10 +209,19 @@ impl Log {
         Tail::new(file, offset).map_err(|error| self.failure("reading", &error))
     }
 
+    fn open_at_begin(&self, newest: Newest) -> Result<Tail, End> {
+        let mut tail = self.open(0)?;
+        tail.place.newest = Some(newest);
+        Ok(tail)
+    }
+
     /// The end of the log, or the beginning of the half line that stands there now.
     fn at_end(&self) -> Result<Tail, End> {
         let file = File::open(&self.path).map_err(|error| self.failure("opening", &error))?;
         let end = last_line_end(&file).map_err(|error| self.failure("reading", &error))?;
+        if end == 0 {
+            return self.open_at_begin(newest_rotated(&self.path));
+        }
         Tail::new(file, end).map_err(|error| self.failure("reading", &error))
     }
 
@@ -242,6 +257,7 @@ impl Tail {
 
     fn move_to(&mut self, end: u64) -> io::Result<()> {
         self.place.offset = self.begin + end;
+        self.place.newest = None;
         if self.place.head.bytes < Head::MAX_BYTES {
             self.place.head = Head::of(&self.file, self.place.offset)?;
         }
@@ -435,6 +451,34 @@ mod tests {
         machine.append("auth.log", &line(4));
         assert_eq!(rig.ports(1).await, ["4"]);
         assert_eq!(rig.alarms.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_copied_and_emptied_before_it_was_read_is_read_from_the_copy() {
+        let machine = Machine::new();
+        let rotate = |to: &str| {
+            fs::copy(machine.log("auth.log"), machine.log(to)).unwrap();
+            File::create(machine.log("auth.log")).unwrap();
+        };
+        rotate("auth.log-1");
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        for (port, to) in [(2, "auth.log-2"), (3, "auth.log-3")] {
+            machine.append("auth.log", &line(port));
+            rotate(to);
+        }
+        machine.append("auth.log", &line(4));
+        assert_eq!(rig.ports(3).await, ["2", "3", "4"]);
+        rotate("auth.log-4");
+        // It has seen that and stored its place at the beginning.
+        rig.started().await;
+        let cursors = rig.kill().await;
+        machine.append("auth.log", &line(5));
+        rotate("auth.log-5");
+        machine.append("auth.log", &line(6));
+        let mut rig = machine.start(cursors);
+        assert_eq!(rig.ports(2).await, ["5", "6"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 
     #[tokio::test]

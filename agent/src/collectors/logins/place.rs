@@ -5,7 +5,11 @@
 //!
 //! ```text
 //! dev=2049 inode=131 offset=48213 head=256:1c291ca3
+//! dev=2049 inode=131 offset=0 head=0:00000000 newest=1795508242123456:256:1c291ca3
 //! ```
+//!
+//! A place at the beginning has no bytes by which a copy could be known. So it says which rotated file was the newest
+//! then: a newer one holds what was written, copied and emptied before anybody read it.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,10 +28,30 @@ pub struct Place {
     pub offset: u64,
     /// What the file begins with.
     pub head: Head,
+    /// For a place at the beginning: the newest rotated file when it was taken.
+    pub newest: Option<Newest>,
+}
+
+/// The newest rotated file of a log; all zero where there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Newest {
+    /// When it was last written to: microseconds since the Unix epoch.
+    pub modified_us: i64,
+    /// What it begins with.
+    pub head: Head,
+}
+
+/// What a look at the rotated files of a log shows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// Where to go on reading, oldest first.
+    pub rest: Vec<(PathBuf, u64)>,
+    /// The newest of all.
+    pub newest: Newest,
 }
 
 /// The checksum of the first bytes of a file, of those before the place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// How many bytes, at most [`Head::MAX_BYTES`].
     pub bytes: u64,
@@ -52,13 +76,18 @@ impl Head {
     pub fn is_of(self, file: &File) -> bool {
         Head::of(file, self.bytes).is_ok_and(|head| head == self)
     }
+
+    /// The head of all that a file holds.
+    fn of_all(file: &File) -> io::Result<Head> {
+        Head::of(file, file.metadata()?.len())
+    }
 }
 
 impl Place {
     /// A place in an open file.
     pub fn new(file: &File, offset: u64) -> io::Result<Place> {
         let meta = file.metadata()?;
-        Ok(Place { dev: meta.dev(), inode: meta.ino(), offset, head: Head::of(file, offset)? })
+        Ok(Place { dev: meta.dev(), inode: meta.ino(), offset, head: Head::of(file, offset)?, newest: None })
     }
 
     /// Whether an open file is the one of this place and still holds it.
@@ -75,31 +104,100 @@ impl Place {
 
     /// The place as the text of a cursor.
     pub fn to_text(self) -> String {
-        let Place { dev, inode, offset, head } = self;
-        format!("dev={dev} inode={inode} offset={offset} head={}:{:08x}", head.bytes, head.crc)
+        let Place { dev, inode, offset, head, newest } = self;
+        let newest = newest.map_or_else(String::new, |Newest { modified_us, head }| {
+            format!(" newest={modified_us}:{}:{:08x}", head.bytes, head.crc)
+        });
+        format!("dev={dev} inode={inode} offset={offset} head={}:{:08x}{newest}", head.bytes, head.crc)
     }
 
     /// The place in the text of a cursor; nothing for a text that this program did not write.
     pub fn from_text(text: &str) -> Option<Place> {
-        let mut values =
-            text.split(' ').zip(["dev=", "inode=", "offset=", "head="]).map(|(part, key)| part.strip_prefix(key));
+        let keys = ["dev=", "inode=", "offset=", "head=", "newest="];
+        let mut values = text.split(' ').zip(keys).map(|(part, key)| part.strip_prefix(key));
         let mut next = || values.next().flatten();
         let (dev, inode, offset) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
-        let (bytes, crc) = next()?.split_once(':')?;
-        let head = Head { bytes: bytes.parse().ok()?, crc: u32::from_str_radix(crc, 16).ok()? };
-        (head.bytes <= Head::MAX_BYTES).then_some(Place { dev, inode, offset, head })
+        let head = Head::from_text(next()?)?;
+        let newest = next().and_then(|text| {
+            let (modified_us, head) = text.split_once(':')?;
+            Some(Newest { modified_us: modified_us.parse().ok()?, head: Head::from_text(head)? })
+        });
+        Some(Place { dev, inode, offset, head, newest })
     }
 }
 
-/// The rotated files of a log that hold a place or what came after it: the path and where to begin, oldest first.
-/// Empty when the file with the place is gone or was compressed.
-pub fn rotated_since(log: &Path, place: &Place) -> Vec<(PathBuf, u64)> {
+impl Head {
+    fn from_text(text: &str) -> Option<Head> {
+        let (bytes, crc) = text.split_once(':')?;
+        let head = Head { bytes: bytes.parse().ok()?, crc: u32::from_str_radix(crc, 16).ok()? };
+        (head.bytes <= Head::MAX_BYTES).then_some(head)
+    }
+}
+
+/// The rotated files of a log that hold a place or what came after it. None when the file with the place is gone or was
+/// compressed, or is the log itself and nothing was copied from it before it was read.
+pub fn rotated_since(log: &Path, place: &Place) -> Rotated {
     let siblings = rotated(log);
+    let newest = newest(&siblings);
     let holds = |path: &PathBuf| File::open(path).and_then(|file| place.is_in_copy(&file)).unwrap_or(false);
-    let Some(first) = siblings.iter().position(|(_, path)| holds(path)) else { return Vec::new() };
-    let (_, with_place) = &siblings[first];
-    let later = siblings[first + 1..].iter().map(|(_, path)| (path.clone(), 0));
-    std::iter::once((with_place.clone(), place.offset)).chain(later).collect()
+    let first = siblings.iter().position(|(_, path)| holds(path));
+    let copied = copied_since(log, &siblings, place);
+    let is_rest = |(index, (_, path)): &(usize, &(SystemTime, PathBuf))| {
+        first.is_some_and(|first| first <= *index) || copied.contains(path)
+    };
+    let begin = |index: usize| if first == Some(index) { place.offset } else { 0 };
+    let rest = siblings.iter().enumerate().filter(is_rest);
+    let rest = rest.map(|(index, (_, path))| (path.clone(), begin(index))).collect();
+    Rotated { rest, newest }
+}
+
+/// Whether a log was copied and emptied before anything of it was read.
+pub fn was_copied_unread(log: &Path, place: &Place) -> bool {
+    place.offset == 0 && !copied_since(log, &rotated(log), place).is_empty()
+}
+
+/// The newest rotated file of a log.
+pub fn newest_rotated(log: &Path) -> Newest {
+    newest(&rotated(log))
+}
+
+fn newest(siblings: &[(SystemTime, PathBuf)]) -> Newest {
+    let told = |(modified, path): &(SystemTime, PathBuf)| {
+        let head = File::open(path).and_then(|file| Head::of_all(&file)).ok().filter(|head| head.bytes > 0)?;
+        Some(Newest { modified_us: micros(*modified), head })
+    };
+    siblings.iter().rev().find_map(told).unwrap_or_default()
+}
+
+/// The files that came after the newest known one, other than the log itself under a new name. One that begins like the
+/// log is being copied from it now, and one that begins like an older file is a copy somebody made of that: what they
+/// hold would be told twice.
+fn copied_since(log: &Path, siblings: &[(SystemTime, PathBuf)], place: &Place) -> Vec<PathBuf> {
+    let Some(known) = place.newest else { return Vec::new() };
+    let begins_like = |head: Head, path: &Path| File::open(path).is_ok_and(|file| head.is_of(&file));
+    let is_new = |(index, (modified, path)): &(usize, &(SystemTime, PathBuf))| {
+        if micros(*modified) < known.modified_us || !is_numbered(log, path) {
+            return false;
+        }
+        let looked = File::open(path).and_then(|file| Ok((place.is_in(&file)?, Head::of_all(&file)?)));
+        let Ok((false, head)) = looked else { return false };
+        let is_known = known.head.bytes > 0 && begins_like(known.head, path);
+        let is_copy = || siblings[..*index].iter().any(|(_, older)| begins_like(head, older));
+        head.bytes > 0 && !is_known && !begins_like(head, log) && !is_copy()
+    };
+    siblings.iter().enumerate().filter(is_new).map(|(_, (_, path))| path.clone()).collect()
+}
+
+/// Whether a rotated file is named as logrotate does it, by a number or a date: `auth.log.remote` may be another log.
+fn is_numbered(log: &Path, path: &Path) -> bool {
+    let names = log.file_name().and_then(|log| log.to_str()).zip(path.file_name().and_then(|name| name.to_str()));
+    let suffix = names.and_then(|(log, name)| name.strip_prefix(log));
+    suffix.and_then(|suffix| suffix.as_bytes().get(1)).is_some_and(u8::is_ascii_digit)
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// `auth.log.1`, `auth.log-20261124` and the like that are not compressed, oldest first.
@@ -131,9 +229,12 @@ mod tests {
 
     #[test]
     fn a_place_survives_its_text() {
-        let place = Place { dev: 2049, inode: 131, offset: 48213, head: Head { bytes: 256, crc: 0x1c } };
+        let place = Place { dev: 2049, inode: 131, offset: 48213, head: Head { bytes: 256, crc: 0x1c }, newest: None };
         assert_eq!(place.to_text(), "dev=2049 inode=131 offset=48213 head=256:0000001c");
         assert_eq!(Place::from_text(&place.to_text()), Some(place));
+        let begin = Place { newest: Some(Newest { modified_us: 17, head: Head { bytes: 9, crc: 0x2d } }), ..place };
+        assert!(begin.to_text().ends_with(" newest=17:9:0000002d"));
+        assert_eq!(Place::from_text(&begin.to_text()), Some(begin));
         for text in ["", "dev=1", "dev=1 inode=2 offset=x head=1:1", "dev=1 inode=2 offset=3 head=999:1", "s=abc;i=1"] {
             assert_eq!(Place::from_text(text), None, "{text}");
         }
@@ -156,8 +257,39 @@ mod tests {
         write("auth.logger", "one\ntwo\n", 10);
         write("auth.log", "four\n", 0);
         let place = Place::new(&File::open(&old).unwrap(), 4).unwrap();
-        assert_eq!(rotated_since(&log, &place), [(old, 4), (newer, 0)]);
+        assert_eq!(rotated_since(&log, &place).rest, [(old, 4), (newer, 0)]);
         let gone = Place { inode: 1, head: Head { bytes: 4, crc: 5 }, ..place };
-        assert_eq!(rotated_since(&log, &gone), []);
+        assert_eq!(rotated_since(&log, &gone).rest, []);
+    }
+
+    #[test]
+    fn what_was_copied_away_unread_is_found_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let log = path("auth.log");
+        let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
+        write("auth.log.1", "one\n");
+        write("auth.log", "");
+        let newest = Some(newest_rotated(&log));
+        let place = Place { newest, ..Place::new(&File::open(&log).unwrap(), 0).unwrap() };
+        let rest = || rotated_since(&log, &place).rest;
+        assert_eq!(rest(), []);
+        // A late line in the file that is known.
+        write("auth.log.1", "one\nlate\n");
+        write("auth.log", "two\n");
+        write("auth.log.2", "tw");
+        assert_eq!(rest(), [], "it is being copied from the log, which is read in a moment");
+        write("auth.log.2", "two\n");
+        write("auth.log", "three\n");
+        assert_eq!(rest(), [(path("auth.log.2"), 0)]);
+        write("auth.log.4", "two\n");
+        write("auth.log.5", "one\nlate\n");
+        write("auth.log.remote", "four\n");
+        assert_eq!(rest().len(), 1, "copies of what is there, and another log");
+        fs::remove_file(path("auth.log.4")).unwrap();
+        fs::remove_file(path("auth.log.remote")).unwrap();
+        fs::remove_file(path("auth.log.5")).unwrap();
+        fs::rename(&log, path("auth.log.3")).unwrap();
+        assert_eq!(rest(), [(path("auth.log.2"), 0), (path("auth.log.3"), 0)]);
     }
 }
