@@ -66,6 +66,7 @@ bench:
 	cargo build --release --locked -p edgewarden
 	scripts/setup-test.sh
 	cargo bench --locked -p edgewarden
+	cargo bench --locked -p edgewarden-hub
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
 	cargo build --release --locked -p edgewarden-hub --bins --examples
 	scripts/measure-queries.sh "$(TARGET_DIR)/release"

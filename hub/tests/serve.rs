@@ -261,6 +261,8 @@ fn what_cannot_start_says_why() {
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(serve(&["--topic", "a/b"]).contains("expected {deviceId}"));
+    assert!(serve(&["--keep-bytes", "1000"]).contains("at least 67108864"));
+    assert!(serve(&["--db", "/nowhere/case.db"]).contains("--state"), "one of the two names the store");
     assert!(serve(&["--tls-cert", "/nowhere.pem"]).contains("--tls-key"));
     let tls = ["--listen", "127.0.0.1:0", "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"];
     assert!(serve(&tls).contains("/nowhere.pem"));

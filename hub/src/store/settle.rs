@@ -39,7 +39,7 @@ struct Settled {
 }
 
 impl Store {
-    /// Compares some of the snapshots of which nothing more came for [`SETTLE`]: how many alerts are new.
+    /// Compares some of the snapshots of which nothing more came for five seconds: how many alerts are new.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! What TLS has to be: 1.2 or newer, verified, and on port 443 with the protocol's name.
 
 use std::net::TcpListener;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use nix::unistd::Uid;
 
