@@ -2,6 +2,8 @@
 //! to measure in is the first argument that is one, else the system's temporary directory.
 #![allow(clippy::print_stdout)]
 
+#[path = "spool/day.rs"]
+mod day;
 #[path = "spool/rsyslog.rs"]
 mod rsyslog;
 
@@ -31,7 +33,7 @@ fn main() -> io::Result<()> {
     rsyslog::print(&place, &lines)?;
     open_time(&place, fault)?;
     for a_day in [1_000, 50_000] {
-        one_day(&place, a_day, fault)?;
+        day::print(&place, a_day, event)?;
     }
     Ok(())
 }
@@ -117,26 +119,6 @@ fn open_time(place: &Path, fault: fn(edgewarden::spool::SpoolError) -> io::Error
     let (_, opened) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
     let time = begin.elapsed().as_secs_f64() * 1000.0;
     println!("open of 64 MiB ({number} events) after a crash: {time:.1} ms, {} remark", opened.damage.len());
-    Ok(())
-}
-
-/// A day's events at even distances, with the recorder's way of syncing: Low events, 30 s after the first unsafe one.
-fn one_day(place: &Path, events: u64, fault: fn(edgewarden::spool::SpoolError) -> io::Error) -> io::Result<()> {
-    let directory = tempfile::tempdir_in(place)?;
-    let (spool, _) = Spool::open(directory.path(), QUOTA_BYTES).map_err(fault)?;
-    let mut due_ms = None;
-    for number in 0..events {
-        let now_ms = number * 86_400_000 / events;
-        if due_ms.is_some_and(|due| due <= now_ms) {
-            spool.sync(Lane::Low)?;
-            due_ms = None;
-        }
-        spool.append(Lane::Low, event(number as usize), None).map_err(|(error, _)| error)?;
-        due_ms = due_ms.or(Some(now_ms + 30_000));
-    }
-    spool.sync(Lane::Low)?;
-    let stats = spool.stats();
-    println!("{events} Low events a day: {} bytes written, {} syncs", stats.written_bytes, stats.syncs);
     Ok(())
 }
 

@@ -245,6 +245,7 @@ impl Recorder {
     }
 
     fn sync(&self, lane: Lane) {
+        self.progress.begin(Instant::now());
         if let Err(error) = self.spool.sync(lane) {
             error!("cannot sync the {} lane of the spool: {error}", lane.name());
         }

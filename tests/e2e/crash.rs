@@ -58,7 +58,13 @@ fn a_line_written_between_the_first_start_and_a_kill_is_not_skipped() {
     let hub = Hub::start();
     let mut agent = Agent::new("press-32", connection(hub.port));
     agent.start();
-    agent.wait_collecting();
+    // The place from which lines count is on its way to the recorder for a moment after the start.
+    let spool = agent.path("state/spool/low");
+    wait::until_true("the first place in the log to be in the spool", || {
+        let segments = std::fs::read_dir(&spool).into_iter().flatten().flatten();
+        let holds_place = |bytes: Vec<u8>| bytes.windows(8).any(|window| window == b"auth.log");
+        segments.filter_map(|segment| std::fs::read(segment.path()).ok()).any(holds_place)
+    });
     agent.kill_9();
     agent.fail_logins(11_000..11_003);
     agent.start();

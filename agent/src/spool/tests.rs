@@ -1,4 +1,5 @@
 use std::fs::{self, File};
+use std::path::PathBuf;
 
 use super::*;
 use collector_common::clock::{Origin, Reading};
@@ -672,4 +673,24 @@ fn room_is_taken_for_a_segment_that_is_begun_and_given_back_once_it_is_full_or_a
     drop(spool);
     let (_spool, opened) = Spool::open(directory.path(), quota).unwrap();
     assert_eq!((spare(&tails[1]), opened.damage), (0, vec![]));
+}
+
+#[test]
+fn a_spool_that_nothing_happens_to_writes_and_syncs_nothing() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    spool.append(Lane::High, event("a"), None).unwrap();
+    let everything_due = || {
+        Lane::ALL.into_iter().for_each(|lane| spool.sync(lane).unwrap());
+        spool.store_acknowledged().unwrap();
+        spool.restore_if_gone().unwrap();
+    };
+    everything_due();
+    spool.acknowledge(Lane::High, 1).unwrap();
+    everything_due();
+    let state = || fs::metadata(directory.path().join("spool/state.json")).unwrap().ino();
+    let before = (spool.stats(), state());
+    everything_due();
+    assert_eq!((spool.stats(), state()), before);
 }
