@@ -154,7 +154,8 @@ struct ImportArgs {
     /// Kind of EventDetails objects, which do not say it, for example Login.
     #[arg(long, value_name = "KIND")]
     name: Option<String>,
-    /// One JSON object a line: a message, a row, or an EventDetails object. `-` is standard input.
+    /// One JSON object a line: a message, a row, or an EventDetails object. May be compressed with gzip; `-` is standard
+    /// input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
