@@ -171,7 +171,7 @@ fn count(row: &SqlRow, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::unsigned_abs)
 }
 
-/// What the agent reports as lost. A report may be said again, so this can be too high and is not too low.
+/// What the agent reports as lost. A report that had to be said again counts twice.
 fn lost(from: &Connection, device: &str) -> rusqlite::Result<u64> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
