@@ -118,7 +118,7 @@ struct RowsArgs {
 struct DevicesArgs {
     #[command(flatten)]
     state: StateArg,
-    /// Only devices whose newest row names this hub.
+    /// Only devices that last spoke to this hub or, when they never did, whose newest row names it.
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
     /// One JSON object a line instead of a table.

@@ -19,7 +19,7 @@ use crate::alerts::SILENCE_TYPE;
 pub struct Member {
     /// Its id.
     pub device_id: String,
-    /// The hub its newest row names.
+    /// The hub it last spoke to; the one its newest row names when it never did.
     pub associated_resource_id: String,
     /// Of its newest row.
     pub agent_version: String,
@@ -121,9 +121,7 @@ fn heard(from: &Connection, members: &mut Members) -> rusqlite::Result<()> {
     while let Some(device) = devices.next()? {
         let member = member(members, device.get(0)?);
         member.is_heard = true;
-        if member.associated_resource_id.is_empty() {
-            member.associated_resource_id = device.get(1)?;
-        }
+        member.associated_resource_id = device.get(1)?;
         member.first_seen = device.get(2)?;
         member.last_seen = device.get(3)?;
         member.refused = count(device, 4)?;

@@ -167,7 +167,8 @@ impl Batch<'_> {
         self.to
             .prepare_cached(
                 "INSERT INTO Device (DeviceId, ResourceId, FirstSeen, LastSeen, SilenceTold) VALUES (?1, ?2, ?3, ?3, 0)
-                 ON CONFLICT (DeviceId) DO UPDATE SET LastSeen = excluded.LastSeen, SilenceTold = 0",
+                 ON CONFLICT (DeviceId) DO UPDATE
+                    SET ResourceId = excluded.ResourceId, LastSeen = excluded.LastSeen, SilenceTold = 0",
             )?
             .execute(params![speaker, self.resource_id, self.now])?;
         Ok(())

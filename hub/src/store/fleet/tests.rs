@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::schema;
+use crate::store::read::Filter;
 use crate::store::{Entry, FILE_NAME, MIGRATIONS, Timestamp};
 
 const HUB: &str = "/edgewarden/hubs/plant";
@@ -99,6 +100,27 @@ fn a_device_is_counted_with_what_it_lost_and_how_it_ended() {
     let only_refused = &fleet[0];
     assert_eq!((only_refused.device_id.as_str(), only_refused.refused, only_refused.rows.len()), ("press-16", 1, 0));
     assert_eq!(only_refused.associated_resource_id, HUB);
+}
+
+#[test]
+fn a_device_belongs_to_the_hub_it_last_spoke_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    hear(&mut store, "2026-11-20T05:00:00Z", "d", &[process(1)]);
+    // Somebody imports what another hub had of it; then this hub gets another name.
+    let mut rows = store.rows(Filter::default()).unwrap();
+    rows[0].iot_raw_event_id = "x".to_owned();
+    rows[0].associated_resource_id = "/edgewarden/hubs/other".to_owned();
+    store.write_rows("2026-11-20T06:00:00Z".parse().unwrap(), &rows).unwrap();
+    assert_eq!(store.fleet().unwrap()[0].associated_resource_id, HUB);
+    let speaker = Some("d".to_owned());
+    let entry = Entry { topic: String::new(), payload: Vec::new(), speaker, verdict: Err("junk".to_owned()) };
+    store.write("/edgewarden/hubs/new", "2026-11-20T07:00:00Z".parse().unwrap(), &[entry]).unwrap();
+    let member = store.fleet().unwrap().remove(0);
+    assert_eq!(
+        (member.associated_resource_id.as_str(), &member.first_seen[..13]),
+        ("/edgewarden/hubs/new", "2026-11-20T05")
+    );
 }
 
 #[test]
