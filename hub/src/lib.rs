@@ -11,6 +11,7 @@ pub mod alerts;
 pub mod broker;
 pub mod demo;
 pub mod devices;
+pub mod fleet;
 pub mod import;
 pub mod ingest;
 pub mod kql;

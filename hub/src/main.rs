@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use edgewarden_hub::broker::{Listen, tls};
 use edgewarden_hub::demo;
 use edgewarden_hub::devices::command::DeviceArgs;
+use edgewarden_hub::fleet;
 use edgewarden_hub::import::{self, Table};
 use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
@@ -16,6 +17,7 @@ use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
 use edgewarden_hub::store::read::Filter;
 use edgewarden_hub::store::retention::Keep;
+use jiff::Timestamp;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -34,6 +36,8 @@ enum Command {
     Serve(ServeArgs),
     /// Say which devices may log in with a password.
     Device(DeviceArgs),
+    /// Print the devices that have reported: since and until when, how much, and what is missing of it.
+    Devices(DevicesArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
     /// Ask the store in the Kusto Query Language; docs/kql.md lists what is there of it.
@@ -111,6 +115,18 @@ struct RowsArgs {
 }
 
 #[derive(Args)]
+struct DevicesArgs {
+    #[command(flatten)]
+    state: StateArg,
+    /// Only devices that last spoke to this hub or, when they never did, whose newest row names it.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct QueryArgs {
     /// A file with the query, the query itself, or `-` for standard input.
     #[arg(value_name = "FILE|TEXT|-", default_value = "-")]
@@ -138,7 +154,8 @@ struct ImportArgs {
     /// Kind of EventDetails objects, which do not say it, for example Login.
     #[arg(long, value_name = "KIND")]
     name: Option<String>,
-    /// One JSON object a line: a message, a row, or an EventDetails object. `-` is standard input.
+    /// One JSON object a line: a message, a row, or an EventDetails object. May be compressed with gzip; `-` is standard
+    /// input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -194,6 +211,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::Device(args) => args.run(&mut io::stdout()),
+        Command::Devices(args) => print_devices(args),
         Command::Rows(args) => print_rows(args),
         Command::Query(args) => ask(args),
         Command::Import(args) => import_files(args),
@@ -231,10 +249,19 @@ fn print_rows(args: RowsArgs) -> Result<(), String> {
     let store = args.state.open_to_read()?;
     let filter = Filter { device: args.device.as_deref(), name: args.name.as_deref() };
     let mut out = BufWriter::new(io::stdout().lock());
-    let printed = match args.table {
+    told(match args.table {
         Table::SecurityIoTRawEvent => rows::print(&store, filter, args.json, &mut out),
         Table::SecurityAlert => rows::print_alerts(&store, args.device.as_deref(), args.json, &mut out),
-    };
+    })
+}
+
+fn print_devices(args: DevicesArgs) -> Result<(), String> {
+    let store = args.state.open_to_read()?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    told(fleet::print(&store, args.hub.as_deref(), Timestamp::now(), args.json, &mut out))
+}
+
+fn told(printed: Result<(), PrintError>) -> Result<(), String> {
     match printed {
         // The reader has seen enough, as `head` does.
         Err(PrintError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
