@@ -13,6 +13,7 @@ pub mod demo;
 pub mod devices;
 pub mod import;
 pub mod ingest;
+pub mod investigate;
 pub mod kql;
 pub mod query;
 pub mod rows;
