@@ -136,8 +136,8 @@ fn ask(store: &Store, settings: &Settings, now: i64) -> Result<Report, String> {
     if ever.is_empty() && inquiry.ask(FINDINGS.first().map_or("", |alerts| alerts.query))?.rows.is_empty() {
         return Err(unknown(&inquiry, settings)?);
     }
-    // A clock that runs ahead must not move the window away from what happened.
-    let until = ever.iter().map(|kind| kind.last).max().map_or(now, |last| last.min(now));
+    // A clock that ran ahead once must not move the window away from what happened: such rows are not asked here.
+    let until = ever.iter().map(|kind| kind.last).max().filter(|last| *last > 0).unwrap_or(now);
     inquiry.since = until.saturating_sub(settings.window).max(0);
     let (kinds, hubs) = inquiry.coverage()?;
     let answered = |question: &'static Question| {

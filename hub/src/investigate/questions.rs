@@ -175,6 +175,10 @@ pub const FINDINGS: &[Question] = questions! {
         "Nothing came for a day"; "whether the device is on, and reaches the hub";
     Medium "silent_days" Needs::AnyEvent, None;
         "Days without any event"; "what the device did then is in no answer above, unless it comes late";
+    Medium "wrong_clocks" Needs::AnyEvent, None;
+        "Rows whose time cannot be right";
+        "a longer --since, for what has a time from before; TimeGenerated says when the hub got a row, BootId and \
+         BoottimeMs order those of a clock that was never set";
     Low "new_programs" PROCESSES, BeforeWindow;
         "Programs that ran for the first time"; "whether an update explains them";
     Low "guessing_addresses" LOGINS, None;
@@ -183,8 +187,6 @@ pub const FINDINGS: &[Question] = questions! {
         "Accounts in groups that can become root"; "whether each has to be";
     Low "open_ports" PORTS, None;
         "Ports open to other machines"; "which of them have to be; the firewall is not asked here";
-    Low "wrong_clocks" Needs::AnyEvent, None;
-        "Rows with the time of a clock that was never set"; "BootId and BoottimeMs order them within a boot";
 };
 
 /// The questions whose answer is context.

@@ -51,7 +51,15 @@ fn compare(name: &str, report: &str) {
 
 #[test]
 fn a_break_in_is_told_findings_first() {
-    compare("press-17.txt", &report(&settings("press-17", Some("Plant"), "30d"), now(), Format::Text).unwrap());
+    let report = report(&settings("press-17", Some("Plant"), "30d"), now(), Format::Text).unwrap();
+    compare("press-17.txt", &report);
+    let readme = std::fs::read_to_string("../README.md").unwrap();
+    let (_, screen) = readme.split_once("<!-- investigate-screen: begin").unwrap();
+    let (screen, _) = screen.split_once("<!-- investigate-screen: end").unwrap();
+    let lines = screen.lines().skip(1).filter(|line| !line.starts_with("```") && !line.starts_with('$'));
+    for line in lines.filter(|line| line.trim() != "...") {
+        assert!(report.lines().any(|known| known == line), "the README shows what is not reported: {line}");
+    }
 }
 
 #[test]
@@ -64,7 +72,7 @@ fn the_window_ends_with_the_last_event_and_the_silence_after_it_is_a_finding() {
     let months_later = time::parse_datetime("2027-08-24T10:00:00Z").unwrap();
     let report = report(&settings("press-17", None, "30d"), months_later, Format::Text).unwrap();
     assert!(report.contains("2026-10-25 06:00:00 to 2026-11-24 06:00:00"), "{report}");
-    assert!(report.contains("FINDINGS: 13 high, 14 medium"), "{report}");
+    assert!(report.contains("FINDINGS: 13 high, 15 medium"), "{report}");
     assert!(report.contains("Nothing came for a day: 1\n    LastSeen             SilentFor\n"), "{report}");
 }
 
