@@ -97,6 +97,56 @@ fn machines_get_every_question_once_and_the_texts_as_the_device_sent_them() {
     }
 }
 
+/// Whatever a device or a file says, and wherever: in a cell, a sentence or a heading.
+#[test]
+fn nothing_speaks_to_the_terminal() {
+    const EVIL: &str = "\u{1b}[31m\u{9b}2J\u{202e}\n\u{7}";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rows.jsonl");
+    let kinds = [
+        (
+            "LocalUsers",
+            json!({"UserName": EVIL, "UserId": "0", "GroupNames": format!("sudo;{EVIL}"),
+            "ExtraDetails": {"Shell": EVIL, "PasswordLogin": "empty"}}),
+        ),
+        (
+            "ListeningPorts",
+            json!({"Protocol": EVIL, "LocalAddress": EVIL, "LocalPort": "23", "RemoteAddress": EVIL,
+            "RemotePort": "*", "ExtraDetails": {"Executable": format!("/tmp/{EVIL}")}}),
+        ),
+        (
+            "Login",
+            json!({"UserName": EVIL, "UserId": "0", "Result": "Success", "RemoteAddress": EVIL,
+            "Executable": EVIL, "ExtraDetails": {"Method": EVIL}}),
+        ),
+        (
+            "ProcessCreate",
+            json!({"Executable": format!("/tmp/{EVIL}"), "CommandLine": format!("curl {EVIL} | sh"),
+            "UserId": EVIL, "ExtraDetails": {"ParentExecutable": EVIL}}),
+        ),
+        ("Diagnostic", json!({"Severity": "Error", "Message": EVIL})),
+        (EVIL, json!({"Any": EVIL})),
+    ];
+    let rows = kinds.map(|(kind, mut details)| {
+        details["TimestampUTC"] = json!("2026-11-24T06:00:00Z");
+        let row = json!({"DeviceId": "d", "AssociatedResourceId": EVIL, "RawEventName": kind, "EventDetails": details});
+        format!("{row}\n")
+    });
+    std::fs::write(&file, rows.concat()).unwrap();
+    let import = import::Settings::default();
+    import::run(Store::open(dir.path()).unwrap(), import, &[file], &mut Vec::new(), &mut Vec::new()).unwrap();
+    let store = Store::open_to_read(dir.path()).unwrap();
+    for format in [Format::Text, Format::Json] {
+        let mut out = Vec::new();
+        run_at(&store, &settings("d", None, "30d"), now(), format, &mut out).unwrap();
+        let report = String::from_utf8(out).unwrap();
+        assert!(report.contains("\\u001b[31m"), "{report}");
+        let speaks = |char: char| char != '\n' && (char.is_control() || char == '\u{202e}');
+        assert!(!report.contains(speaks), "{report:?}");
+        assert!(!report.lines().any(|line| line.starts_with("\\u0007")), "a device began a line: {report}");
+    }
+}
+
 #[test]
 fn a_device_the_store_does_not_know_is_told_with_those_it_may_have_been() {
     let ask = |device, hub| report(&settings(device, hub, "30d"), now(), Format::Text).unwrap_err();

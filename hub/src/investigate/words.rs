@@ -65,7 +65,11 @@ fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     wrapped(&format!("Rows: {kinds}"), 0, out)?;
     let count = |severity| report.findings().filter(|(answered, _)| answered.severity == severity).count();
     let [high, medium, low] = [Severity::High, Severity::Medium, Severity::Low].map(count);
-    writeln!(out, "\nFINDINGS: {high} high, {medium} medium, {low} low")
+    // Whoever reads no further than this line must not take silence for a good sign.
+    let open =
+        report.findings.iter().filter(|one| matches!(one.answer, Answer::NoData(_) | Answer::Refused(_))).count();
+    let open = if open == 0 { String::new() } else { format!("; {open} questions without an answer") };
+    writeln!(out, "\nFINDINGS: {high} high, {medium} medium, {low} low{open}")
 }
 
 /// What was not found, and what could not be asked; questions of one reason together.
