@@ -68,28 +68,25 @@ fn text_line(row: &Row) -> String {
     escaped(format!("{} {} {} {}", row.time_stamp, row.device_id, row.raw_event_name, row.event_details))
 }
 
-/// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them: a device must
-/// not speak to the terminal of who looks at its events, nor turn the order of what is shown around. Escaped they are
-/// the same JSON.
+/// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them, as it does those
+/// that turn the direction of writing: a device must not speak to the terminal of who looks at its events. Escaped they
+/// are the same JSON.
 pub(crate) fn escaped(line: String) -> String {
-    if !line.contains(speaks) {
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let steers = |c: char| c.is_control() || turns(c);
+    if !line.contains(steers) {
         return line;
     }
     let mut out = String::with_capacity(line.len() + 16);
     for char in line.chars() {
-        if speaks(char) {
+        if steers(char) {
             out += &format!("\\u{:04x}", u32::from(char));
         } else {
             out.push(char);
         }
     }
     out
-}
-
-/// Control characters, and those that change the direction of writing.
-fn speaks(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
