@@ -14,6 +14,7 @@ pub mod devices;
 pub mod fleet;
 pub mod import;
 pub mod ingest;
+pub mod investigate;
 pub mod kql;
 pub mod query;
 pub mod rows;

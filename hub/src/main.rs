@@ -11,6 +11,7 @@ use edgewarden_hub::demo;
 use edgewarden_hub::devices::command::DeviceArgs;
 use edgewarden_hub::fleet;
 use edgewarden_hub::import::{self, Table};
+use edgewarden_hub::investigate::{self, InvestigateError};
 use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
@@ -42,6 +43,8 @@ enum Command {
     Rows(RowsArgs),
     /// Ask the store in the Kusto Query Language; docs/kql.md lists what is there of it.
     Query(QueryArgs),
+    /// Say what there is to know about a device, findings first.
+    Investigate(InvestigateArgs),
     /// Store events from files, and raise their alerts: for a machine without a network.
     Import(ImportArgs),
     /// Show hub and agent at work on this machine: real activity, and the rows it leads to. Needs no root.
@@ -139,6 +142,24 @@ struct QueryArgs {
 }
 
 #[derive(Args)]
+struct InvestigateArgs {
+    /// The device id.
+    #[arg(value_name = "DEVICE")]
+    device: String,
+    /// Only rows of hubs with this in their name.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// How long before the device's last event to begin; what came first in this time is new.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = investigate::window)]
+    since: i64,
+    #[command(flatten)]
+    state: StateArg,
+    /// How the report is written.
+    #[arg(long, value_enum, default_value_t)]
+    format: investigate::Format,
+}
+
+#[derive(Args)]
 struct ImportArgs {
     #[command(flatten)]
     state: StateArg,
@@ -214,6 +235,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => print_devices(args),
         Command::Rows(args) => print_rows(args),
         Command::Query(args) => ask(args),
+        Command::Investigate(args) => investigate(args),
         Command::Import(args) => import_files(args),
         Command::Demo(args) => demo(args),
     };
@@ -277,6 +299,17 @@ fn ask(args: QueryArgs) -> Result<(), String> {
     match query::print(&text, &store, args.format, &mut BufWriter::new(io::stdout().lock())) {
         Err(QueryError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(error.to_string()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn investigate(args: InvestigateArgs) -> Result<(), String> {
+    let store = args.state.open_to_read()?;
+    let settings = investigate::Settings { device: args.device, hub: args.hub, window: args.since };
+    match investigate::run(&store, &settings, args.format, &mut BufWriter::new(io::stdout().lock())) {
+        Err(InvestigateError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(InvestigateError::Out(error)) => Err(format!("stdout: {error}")),
+        Err(InvestigateError::Store(why)) => Err(why),
         Ok(()) => Ok(()),
     }
 }
