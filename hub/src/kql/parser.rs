@@ -135,7 +135,12 @@ impl Parser<'_> {
     }
 
     fn unexpected(&self, expected: &str) -> Fault {
-        self.fault(format!("{} where {expected} is expected", describe(self.peek())))
+        let nearest = match self.peek() {
+            Tok::Sign("=") => "; == compares",
+            Tok::Name(word) => nearest(word),
+            _ => "",
+        };
+        self.fault(format!("{} where {expected} is expected{nearest}", describe(self.peek())))
     }
 
     /// Runs `inner` one level deeper.
@@ -292,4 +297,14 @@ fn describe(tok: &Tok) -> String {
 /// A table that is only a name.
 pub(super) fn bare_table(at: At, name: &str) -> Pipe {
     Pipe { at, source: Source::Name(name.to_owned(), None), operators: Vec::new() }
+}
+
+/// What a word of other languages would be here.
+fn nearest(word: &str) -> &'static str {
+    match word.to_ascii_lowercase().as_str() {
+        "like" | "ilike" | "rlike" => "; contains, startswith and matches regex are the nearest",
+        "is" => "; isnull() and isempty() are the nearest",
+        "not" => "; !in, !has and !contains are the nearest",
+        _ => "",
+    }
 }

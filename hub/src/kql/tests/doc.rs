@@ -134,3 +134,18 @@ fn the_documentation_lists_all_there_is() {
         assert!(listed == tables, "docs/kql.md is not what the tables of hub/src/kql say; KQL_REWRITE=1 rewrites it");
     }
 }
+
+#[test]
+fn the_examples_of_the_documentation_run() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kql.md")).unwrap();
+    let examples: Vec<&str> = text
+        .split("```kql\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").map_or(rest, |(example, _)| example))
+        .collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let answer = super::answer(example, &super::tables(), super::limits());
+        assert!(!answer.contains("! "), "{example}{answer}");
+    }
+}
