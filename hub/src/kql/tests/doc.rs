@@ -84,10 +84,15 @@ fn tables() -> String {
     for (name, doc) in SYNTAX {
         row(&mut out, name, &[], doc, tried(&files, &|query| word(query, name, " ")));
     }
-    out += "\n### Refused by name\n\nOperators: ";
-    let refused =
-        |list: &[(&str, &str)]| list.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    writeln!(out, "{}.\n\nFunctions: {}.\n", refused(operators::REFUSED), refused(functions::REFUSED)).unwrap();
+    out += "\n### Refused by name, with line and column\n\n| refused | what is said |\n| --- | --- |\n";
+    for (name, nearest) in operators::REFUSED {
+        writeln!(out, "| `{name}` | {nearest} |").unwrap();
+    }
+    for (name, nearest) in functions::REFUSED {
+        assert!(functions::find(name).is_none() && aggregates::find(name).is_none(), "{name} is there");
+        writeln!(out, "| `{name}()` | {nearest} |").unwrap();
+    }
+    out.push('\n');
     out
 }
 
