@@ -154,3 +154,20 @@ fn the_examples_of_the_documentation_run() {
         assert!(!answer.contains("! "), "{example}{answer}");
     }
 }
+
+#[test]
+fn whatever_is_refused_by_name_is_told_with_its_place() {
+    let tables = super::tables();
+    let said = |query: &str, refused: String| {
+        let answer = super::answer(query, &tables, super::limits());
+        assert_eq!(answer, format!("! 2:3: {refused}\n"), "{query}");
+    };
+    for (name, _) in operators::REFUSED {
+        said(&format!("SecurityIoTRawEvent\n| {name} DeviceId"), operators::refusal(name));
+    }
+    for (name, _) in functions::REFUSED {
+        said(&format!("print x =\n  {name}('a')"), functions::refusal(name));
+        let in_groups = format!("SecurityIoTRawEvent | summarize x =\n  {name}(DeviceId)");
+        said(&in_groups, functions::refusal(name));
+    }
+}
