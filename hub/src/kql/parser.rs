@@ -4,6 +4,8 @@
 mod expr;
 mod pipe;
 
+use std::collections::HashSet;
+
 use super::Fault;
 use super::lexer::{self, Tok, Token};
 use super::syntax::{Argument, At, Definition, Function, Let, Pipe, Query, Source};
@@ -22,11 +24,11 @@ const MAX_LINKS: usize = 5000;
 /// At the first place that is no part of the supported language.
 pub fn parse(text: &str) -> Result<Query, Fault> {
     let mut parser = Parser { text, tokens: lexer::tokens(text)?, next: 0, depth: 0, links: 0 };
-    let mut lets = Vec::new();
+    let (mut lets, mut names) = (Vec::new(), HashSet::new());
     loop {
         while parser.eat(";") {}
         if parser.is_word("let") {
-            lets.push(parser.let_statement()?);
+            parser.one_more_let(&mut lets, &mut names)?;
         } else if parser.is_word("set") || parser.is_word("declare") || parser.is_word("alias") {
             let word = parser.name("a statement")?;
             return Err(parser.fault_before(format!("{word} is not supported here; let is the nearest")));
@@ -212,6 +214,17 @@ impl Parser<'_> {
         }
     }
 
+    /// A name is defined once; a parameter or a function's own definition may hide one outside.
+    fn one_more_let(&mut self, lets: &mut Vec<Let>, names: &mut HashSet<String>) -> Result<(), Fault> {
+        let at = self.at();
+        let one = self.let_statement()?;
+        if !names.insert(one.name.clone()) {
+            return Err(Fault::at(self.text, at, format!("the name {} is defined twice", one.name)));
+        }
+        lets.push(one);
+        Ok(())
+    }
+
     fn is_function(&self) -> bool {
         let next = (self.peek_at(1), self.peek_at(2));
         let parameters = matches!(next, (Tok::Sign(")"), Tok::Sign("{")) | (Tok::Name(_), Tok::Sign(":")));
@@ -238,9 +251,9 @@ impl Parser<'_> {
             }
         }
         self.expect("{")?;
-        let mut lets = Vec::new();
+        let (mut lets, mut names) = (Vec::new(), HashSet::new());
         while self.is_word("let") {
-            lets.push(self.let_statement()?);
+            self.one_more_let(&mut lets, &mut names)?;
         }
         let body = self.scalar_or_table()?;
         self.eat(";");
