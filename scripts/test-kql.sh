@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The hub's KQL beside other engines': test-kql.sh TARGET_DIR DATA_SETS
+# The hub's KQL beside other engines': test-kql.sh TARGET_DIR DATA_SETS. KQL_SEED makes other stores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=$1 data_sets=$2
