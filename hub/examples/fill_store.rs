@@ -64,7 +64,8 @@ fn entry(device: &str, name: &'static str, items: &[String], id: &mut u128) -> E
         items: items.to_vec(),
     };
     let message = Message { agent_version: "0.1.0".to_owned(), events: vec![event] };
-    Entry { topic: String::new(), payload: Vec::new(), speaker: None, verdict: Ok((device.to_owned(), message)) }
+    let speaker = Some(device.to_owned());
+    Entry { topic: String::new(), payload: Vec::new(), speaker, verdict: Ok((device.to_owned(), message)) }
 }
 
 fn user(n: usize) -> String {

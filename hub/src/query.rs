@@ -97,7 +97,7 @@ fn write_rows(plan: &Plan, store: &Store, writer: &mut Writer) -> Result<(), Que
 }
 
 /// The present moment in ticks.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let after_1970 = Timestamp::now().as_nanosecond() / 100;
     i64::try_from(after_1970).map_or(time::UNIX_EPOCH, |ticks| ticks.saturating_add(time::UNIX_EPOCH))
 }

@@ -9,6 +9,7 @@
 
 pub mod alert;
 mod derive;
+pub mod fleet;
 mod kql;
 mod migrations;
 pub mod read;
