@@ -90,5 +90,5 @@ fn filters_that_the_store_answers_give_what_the_query_says() {
 #[test]
 fn what_is_wrong_with_a_query_is_said_with_its_place() {
     let wrong = ask("SecurityIoTRawEvent\n| where DeviceId = 'a'", Format::Table).unwrap_err();
-    assert_eq!(wrong, "query: 2:18: `=` where `|` or the end of the query is expected");
+    assert_eq!(wrong, "query: 2:18: `=` where `|` or the end of the query is expected; == compares");
 }
