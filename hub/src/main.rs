@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use edgewarden_hub::broker::{Listen, tls};
@@ -12,6 +13,7 @@ use edgewarden_hub::devices::command::DeviceArgs;
 use edgewarden_hub::fleet;
 use edgewarden_hub::import::{self, Table};
 use edgewarden_hub::investigate::{self, InvestigateError};
+use edgewarden_hub::kql::Limits;
 use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
@@ -139,6 +141,12 @@ struct QueryArgs {
     /// How the rows are written.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// MiB of rows that are kept for sorting and grouping; a query that needs more ends with a sentence.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    max_memory: u16,
+    /// Seconds after which a query ends with a sentence.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    max_seconds: u32,
 }
 
 #[derive(Args)]
@@ -296,7 +304,11 @@ fn told(printed: Result<(), PrintError>) -> Result<(), String> {
 fn ask(args: QueryArgs) -> Result<(), String> {
     let text = query::text(&args.query)?;
     let store = args.state.open_to_read()?;
-    match query::print(&text, &store, args.format, &mut BufWriter::new(io::stdout().lock())) {
+    let limits = Limits {
+        memory_bytes: usize::from(args.max_memory) << 20,
+        time: Duration::from_secs(u64::from(args.max_seconds)),
+    };
+    match query::print(&text, &store, args.format, limits, &mut BufWriter::new(io::stdout().lock())) {
         Err(QueryError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(error.to_string()),
         Ok(()) => Ok(()),
