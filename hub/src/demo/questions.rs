@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{HUB, table};
+use crate::kql::Limits;
 use crate::query::{self, Format};
 use crate::store::Store;
 
@@ -54,6 +55,6 @@ pub fn ask(store: &Store, device: &str) -> Result<Answers, String> {
 fn answer(question: &Question, store: &Store, device: &str) -> Result<Vec<Map<String, Value>>, String> {
     let kql = question.kql.replace("YOUR_DEVICE_ID", device).replace("YOUR_HUB_NAME", HUB);
     let mut json = Vec::new();
-    query::print(&kql, store, Format::Json, &mut json).map_err(|error| error.to_string())?;
+    query::print(&kql, store, Format::Json, Limits::default(), &mut json).map_err(|error| error.to_string())?;
     serde_json::from_slice(&json).map_err(|error| format!("cannot read the answer of a query: {error}"))
 }
