@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Each device is a connection of its own with messages as the agent writes them. Two times are told: until mosquitto
-//! has acknowledged everything, and until everything is a row. It prints figures and asserts only that all rows are there.
+//! has acknowledged everything, and until everything is a row. Then the same fleet connects to the hub itself. A
+//! connection's messages are stored one after the other, and those of different connections share a sync: a bridge is
+//! one connection. It prints figures and asserts only that all rows are there.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a bench is a test that prints")]
 
 use std::fs;
@@ -70,18 +72,26 @@ fn main() {
     let expected = devices * messages * EVENTS_A_MESSAGE;
     wait_for(&state, expected + EVENTS_A_MESSAGE, FLEET_TIMEOUT, directory.path());
     let took = begin.elapsed();
+    let bridged_cpu = cpu_us(&hub);
+
+    let begin = Instant::now();
+    publish(hub_port, devices, messages);
+    let direct = begin.elapsed();
+    wait_for(&state, 2 * expected + EVENTS_A_MESSAGE, FLEET_TIMEOUT, directory.path());
 
     let (all, rows) = (devices * messages, expected as f64);
     println!("fleet     {devices} devices, {all} messages of {} bytes, {expected} rows", bytes / all);
     println!("broker    {:.0} messages/s acknowledged by mosquitto", all as f64 / acknowledged.as_secs_f64());
-    println!("hub       {:.0} rows/s stored, {:.1} s in all", rows / took.as_secs_f64(), took.as_secs_f64());
+    println!("bridged   {:.0} rows/s stored, {:.1} s in all", rows / took.as_secs_f64(), took.as_secs_f64());
+    println!("direct    {:.0} rows/s stored, {:.1} s in all", rows / direct.as_secs_f64(), direct.as_secs_f64());
     println!(
-        "cpu       hub {:.1} us a row, mosquitto {:.1} us a message",
-        cpu_us(&hub) / rows,
+        "cpu       hub {:.1} us a row bridged and {:.1} direct, mosquitto {:.1} us a message",
+        bridged_cpu / rows,
+        (cpu_us(&hub) - bridged_cpu) / rows,
         cpu_us(&broker) / all as f64
     );
     println!("memory    hub {} kB, mosquitto {} kB at the most (VmHWM)", peak_kb(&hub), peak_kb(&broker));
-    println!("disk      {:.0} bytes a row", disk_bytes(&state) as f64 / rows);
+    println!("disk      {:.0} bytes a row", disk_bytes(&state) as f64 / (2.0 * rows));
 }
 
 fn hub(state: &Path) -> (Running, u16) {
@@ -122,7 +132,7 @@ fn broker(directory: &Path, port: u16, hub_port: u16) -> Running {
 #[tokio::main(flavor = "current_thread")]
 async fn publish(port: u16, devices: u64, messages: u64) -> u64 {
     let done = tokio::time::timeout(FLEET_TIMEOUT, publish_all(port, devices, messages)).await;
-    done.unwrap_or_else(|_| panic!("mosquitto did not acknowledge all messages within {FLEET_TIMEOUT:?}"))
+    done.unwrap_or_else(|_| panic!("not all messages were acknowledged within {FLEET_TIMEOUT:?}"))
 }
 
 async fn publish_all(port: u16, devices: u64, messages: u64) -> u64 {
