@@ -1,7 +1,8 @@
 //! Fills a new store for measuring queries: one device with many processes among a thousand others.
 //!
-//! `fill_store DIR`: the device `YOUR_DEVICE_ID` has 250,000 ProcessCreate rows of 200,000 different command lines, 50
-//! users, 200 ports and 2,000 logins; 1,000 others have 1,000 rows each.
+//! `fill_store DIR [PROCESSES]`: the device `YOUR_DEVICE_ID` has so many ProcessCreate rows, 250,000 when nothing is said,
+//! of which four in five have a command line of their own, 50 users, 200 ports and 2,000 logins; 1,000 others have 1,000
+//! rows each.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,11 +16,13 @@ use uuid::Uuid;
 const ITEMS: usize = 100;
 
 fn main() -> ExitCode {
-    let Some(dir) = std::env::args_os().nth(1) else {
-        eprintln!("usage: fill_store DIR");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let processes = arguments.get(1).map_or(Ok(250_000), |text| text.parse());
+    let (Some(dir), Ok(processes)) = (arguments.first(), processes) else {
+        eprintln!("usage: fill_store DIR [PROCESSES]");
         return ExitCode::FAILURE;
     };
-    match fill(Path::new(&dir)) {
+    match fill(Path::new(dir), processes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn fill(dir: &Path) -> Result<(), String> {
+fn fill(dir: &Path, processes: usize) -> Result<(), String> {
     let mut store = Store::open(dir).map_err(|error| error.to_string())?;
     let mut id = 0;
     let mut write = |device: &str, name: &'static str, items: Vec<String>| {
@@ -43,9 +46,9 @@ fn fill(dir: &Path) -> Result<(), String> {
     write("YOUR_DEVICE_ID", "LocalUsers", (0..50).map(user).collect())?;
     write("YOUR_DEVICE_ID", "ListeningPorts", (0..200).map(port).collect())?;
     write("YOUR_DEVICE_ID", "Login", (0..2_000).map(login).collect())?;
-    write("YOUR_DEVICE_ID", "ProcessCreate", (0..250_000).map(process).collect())?;
+    write("YOUR_DEVICE_ID", "ProcessCreate", (0..processes).map(|n| process(n, processes * 4 / 5)).collect())?;
     for other in 0..1_000 {
-        write(&format!("press-{other}"), "ProcessCreate", (0..1_000).map(process).collect())?;
+        write(&format!("press-{other}"), "ProcessCreate", (0..1_000).map(|n| process(n, 1_000)).collect())?;
     }
     Ok(())
 }
@@ -64,7 +67,8 @@ fn entry(device: &str, name: &'static str, items: &[String], id: &mut u128) -> E
         items: items.to_vec(),
     };
     let message = Message { agent_version: "0.1.0".to_owned(), events: vec![event] };
-    Entry { topic: String::new(), payload: Vec::new(), speaker: None, verdict: Ok((device.to_owned(), message)) }
+    let speaker = Some(device.to_owned());
+    Entry { topic: String::new(), payload: Vec::new(), speaker, verdict: Ok((device.to_owned(), message)) }
 }
 
 fn user(n: usize) -> String {
@@ -89,11 +93,11 @@ fn login(n: usize) -> String {
     )
 }
 
-fn process(n: usize) -> String {
+fn process(n: usize, command_lines: usize) -> String {
     format!(
         r#"{{"Executable":"/usr/bin/tool{0}","ProcessId":{n},"ParentProcessId":1,"UserId":"{1}","CommandLine":"tool{0} --number {2} --output /var/lib/tool/results-of-the-day.json --verbose","ExtraDetails":{{"ParentExecutable":"/usr/lib/systemd/systemd","LoginUserId":"4294967295"}}}}"#,
         n % 300,
         1000 + n % 50,
-        n % 200_000
+        n % command_lines
     )
 }

@@ -175,7 +175,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "Device silent",
-        alert_type: "IoT_DeviceSilent",
+        alert_type: SILENCE_TYPE,
         type_is_published: false,
         severity: Severity::Low,
         description: "The device has sent nothing in the last 72 hours.",
@@ -185,6 +185,9 @@ pub const RULES: &[Rule] = &[
         decide: Decide::Silence(silent),
     },
 ];
+
+/// The `AlertType` of a device that sends nothing.
+pub const SILENCE_TYPE: &str = "IoT_DeviceSilent";
 
 /// How long a device may send nothing: the published 72 hours.
 pub const SILENT_AFTER: SignedDuration = SignedDuration::from_hours(72);

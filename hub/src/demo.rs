@@ -1,4 +1,4 @@
-//! `demo`: hub and agent on this machine, real activity, and the rows it led to.
+//! `demo`: hub and agent on this machine, real activity, the rows it led to, and what an investigator asks of them.
 //!
 //! Both are the real programs, on free ports and in a temporary directory. Every process it starts is in a guard that
 //! kills, and everything it makes in one that removes, so any way out but SIGKILL leaves the machine as it was.
@@ -8,6 +8,7 @@ mod agent;
 mod check;
 mod child;
 mod login;
+mod questions;
 mod table;
 
 use std::io::Write;
@@ -26,6 +27,7 @@ use agent::{Agent, Counts};
 use check::{Cause, Seen};
 use child::Running;
 use login::{LoginPart, Machine, Plan};
+use questions::Answers;
 
 /// What the user can choose.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +71,9 @@ pub async fn run(options: &Options, out: &mut impl Write) -> Result<(), String> 
     }
     told
 }
+
+/// The hub's name.
+const HUB: &str = "demo";
 
 /// Nobody watches a demo longer.
 const DEADLINE: Duration = Duration::from_secs(19);
@@ -114,13 +119,17 @@ async fn story(options: &Options, dir: &Path, out: &mut impl Write) -> Result<()
     drop((listener, miner, login));
     let counts = agent.stop(STOP_PATIENCE).await?;
     let stored = events_of(&store, &device)?;
+    let answers = questions::ask(&store, &device)?;
     hub.stop(STOP_PATIENCE).await?;
 
     say(out, &table::all(&seen, &causes))?;
-    report(out, &causes, &seen, counts, stored)
+    let reported = report(out, &causes, &seen, counts, stored);
+    say(out, &answers.text)?;
+    reported?;
+    expect_alert(&answers)
 }
 
-/// The checks in words and the closing line; an error when one failed.
+/// The checks in words and the counts; an error when one failed.
 fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], counts: Counts, stored: u64) -> Result<(), String> {
     say(out, "\n* caused by this demo and found in the store by value:\n")?;
     let mut missing_rows = 0;
@@ -152,10 +161,15 @@ fn report(out: &mut impl Write, causes: &[Cause], seen: &[Seen], counts: Counts,
     Ok(())
 }
 
+/// The command line of a miner ran, and its row leads to an alert at once.
+fn expect_alert(answers: &Answers) -> Result<(), String> {
+    if answers.alerts == 0 { Err("the hub raised no alert about this demo's miner".to_owned()) } else { Ok(()) }
+}
+
 async fn start_hub(dir: &Path) -> Result<(Running, String), String> {
     let binary = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let mut command = Command::new(binary);
-    command.args(["serve", "--hub", "demo", "--listen", "127.0.0.1:0", "--state"]).arg(dir.join("hub"));
+    command.args(["serve", "--hub", HUB, "--listen", "127.0.0.1:0", "--state"]).arg(dir.join("hub"));
     command.stdout(std::process::Stdio::piped()).stderr(child::to_file(&dir.join("hub.log"))?);
     let mut hub = Running::start(command)?;
     let stdout = hub.child.stdout.take().ok_or("the hub has no standard output")?;

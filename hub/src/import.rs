@@ -13,8 +13,7 @@ mod line;
 mod read;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -73,13 +72,17 @@ pub fn run(
             Ok(()) => {}
             Err(error) => failed.push(error),
         }
-        let Counts { stored, known, alerts, refusals } = import.counts;
+        let Counts { stored, known, alerts, refused: of_file, refusals } = import.counts;
         for (number, reason) in &refusals {
             writeln!(complaints, "{}:{number}: {reason}", path.display())
                 .map_err(|error| format!("stderr: {error}"))?;
         }
-        refused += refusals.len();
-        let summary = format!("{stored} stored, {known} known, {alerts} alerts, {} refused", refusals.len());
+        if of_file > refusals.len() {
+            writeln!(complaints, "{}: and {} more", path.display(), of_file - refusals.len())
+                .map_err(|error| format!("stderr: {error}"))?;
+        }
+        refused += of_file;
+        let summary = format!("{stored} stored, {known} known, {alerts} alerts, {of_file} refused");
         writeln!(out, "{}: {summary}", path.display()).map_err(|error| format!("stdout: {error}"))?;
     }
     match (failed.is_empty(), refused) {
@@ -94,6 +97,8 @@ struct Counts {
     stored: usize,
     known: usize,
     alerts: usize,
+    refused: usize,
+    /// Line and reason of the first ones.
     refusals: Vec<(u64, String)>,
 }
 
@@ -116,6 +121,9 @@ struct Batch {
     bytes: usize,
 }
 
+/// A file that is something else is not told line by line; one of a megabyte may hold a billion lines when unpacked.
+const MAX_REASONS: usize = 1000;
+
 /// One sync for so many lines.
 const BATCH_LINES: usize = 2000;
 
@@ -129,29 +137,22 @@ impl<'a> Import<'a> {
     }
 
     fn file(&mut self) -> Result<(), String> {
-        let input: Box<dyn BufRead> = if self.path == Path::new("-") {
-            Box::new(io::stdin().lock())
-        } else {
-            let file =
-                File::open(self.path).map_err(|error| format!("cannot open {}: {error}", self.path.display()))?;
-            Box::new(BufReader::with_capacity(1 << 16, file))
-        };
-        let cannot_read = |error| format!("cannot read {}: {error}", self.path.display());
-        let mut lines = read::Lines::new(input);
+        let cannot = |doing: &str, error: io::Error| format!("cannot {doing} {}: {error}", self.path.display());
+        let mut lines = read::Lines::new(read::open(self.path).map_err(|error| cannot("open", error))?);
         let mut failure = None;
         loop {
             let line = match lines.next() {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 Err(error) => {
-                    failure = Some(cannot_read(error));
+                    failure = Some(cannot("read", error));
                     break;
                 }
             };
             match line.bytes {
                 Ok(bytes) if bytes.trim_ascii().is_empty() => {}
                 Ok(bytes) => self.take(line.number, bytes)?,
-                Err(reason) => self.counts.refusals.push((line.number, reason)),
+                Err(reason) => self.counts.refuse(line.number, reason),
             }
         }
         self.flush()?;
@@ -165,12 +166,12 @@ impl<'a> Import<'a> {
         if self.settings.table == Table::SecurityAlert {
             match line::alert(bytes, self.settings).and_then(|alert| self.store.check_alert(alert)) {
                 Ok(alert) => self.batch.alerts.push(alert),
-                Err(reason) => self.counts.refusals.push((number, reason)),
+                Err(reason) => self.counts.refuse(number, reason),
             }
         } else {
             match line::read(bytes, self.settings) {
                 Ok(line) => self.add(number, bytes, line),
-                Err(reason) => self.counts.refusals.push((number, reason)),
+                Err(reason) => self.counts.refuse(number, reason),
             }
         }
         let lines = self.batch.messages.len() + self.batch.rows.len() + self.batch.alerts.len();
@@ -230,6 +231,13 @@ impl<'a> Import<'a> {
 }
 
 impl Counts {
+    fn refuse(&mut self, number: u64, reason: String) {
+        self.refused += 1;
+        if self.refusals.len() < MAX_REASONS {
+            self.refusals.push((number, reason));
+        }
+    }
+
     fn add(&mut self, numbers: &[u64], outcomes: &[Outcome]) {
         for (number, outcome) in numbers.iter().zip(outcomes) {
             self.stored += outcome.stored;
@@ -237,7 +245,7 @@ impl Counts {
             self.alerts += outcome.alerts;
             if outcome.conflicts > 0 {
                 let reason = format!("{} items: other content is stored under this Id already", outcome.conflicts);
-                self.refusals.push((*number, reason));
+                self.refuse(*number, reason);
             }
         }
     }

@@ -4,18 +4,23 @@ use std::io::{self, BufWriter, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use edgewarden_hub::broker::{Listen, tls};
 use edgewarden_hub::demo;
 use edgewarden_hub::devices::command::DeviceArgs;
+use edgewarden_hub::fleet;
 use edgewarden_hub::import::{self, Table};
+use edgewarden_hub::investigate::{self, InvestigateError};
+use edgewarden_hub::kql::Limits;
 use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
 use edgewarden_hub::store::read::Filter;
 use edgewarden_hub::store::retention::Keep;
+use jiff::Timestamp;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -34,10 +39,14 @@ enum Command {
     Serve(ServeArgs),
     /// Say which devices may log in with a password.
     Device(DeviceArgs),
+    /// Print the devices that have reported: since and until when, how much, and what is missing of it.
+    Devices(DevicesArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
     /// Ask the store in the Kusto Query Language; docs/kql.md lists what is there of it.
     Query(QueryArgs),
+    /// Say what there is to know about a device, findings first.
+    Investigate(InvestigateArgs),
     /// Store events from files, and raise their alerts: for a machine without a network.
     Import(ImportArgs),
     /// Show hub and agent at work on this machine: real activity, and the rows it leads to. Needs no root.
@@ -111,6 +120,18 @@ struct RowsArgs {
 }
 
 #[derive(Args)]
+struct DevicesArgs {
+    #[command(flatten)]
+    state: StateArg,
+    /// Only devices that last spoke to this hub or, when they never did, whose newest row names it.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// One JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct QueryArgs {
     /// A file with the query, the query itself, or `-` for standard input.
     #[arg(value_name = "FILE|TEXT|-", default_value = "-")]
@@ -120,6 +141,30 @@ struct QueryArgs {
     /// How the rows are written.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// MiB of rows that are kept for sorting and grouping; a query that needs more ends with a sentence.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    max_memory: u16,
+    /// Seconds after which a query ends with a sentence.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    max_seconds: u32,
+}
+
+#[derive(Args)]
+struct InvestigateArgs {
+    /// The device id.
+    #[arg(value_name = "DEVICE")]
+    device: String,
+    /// Only rows of hubs with this in their name.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// How long before the device's last event to begin; what came first in this time is new.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = investigate::window)]
+    since: i64,
+    #[command(flatten)]
+    state: StateArg,
+    /// How the report is written.
+    #[arg(long, value_enum, default_value_t)]
+    format: investigate::Format,
 }
 
 #[derive(Args)]
@@ -138,7 +183,8 @@ struct ImportArgs {
     /// Kind of EventDetails objects, which do not say it, for example Login.
     #[arg(long, value_name = "KIND")]
     name: Option<String>,
-    /// One JSON object a line: a message, a row, or an EventDetails object. `-` is standard input.
+    /// One JSON object a line: a message, a row, or an EventDetails object. May be compressed with gzip; `-` is standard
+    /// input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -194,8 +240,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
         Command::Device(args) => args.run(&mut io::stdout()),
+        Command::Devices(args) => print_devices(args),
         Command::Rows(args) => print_rows(args),
         Command::Query(args) => ask(args),
+        Command::Investigate(args) => investigate(args),
         Command::Import(args) => import_files(args),
         Command::Demo(args) => demo(args),
     };
@@ -231,10 +279,19 @@ fn print_rows(args: RowsArgs) -> Result<(), String> {
     let store = args.state.open_to_read()?;
     let filter = Filter { device: args.device.as_deref(), name: args.name.as_deref() };
     let mut out = BufWriter::new(io::stdout().lock());
-    let printed = match args.table {
+    told(match args.table {
         Table::SecurityIoTRawEvent => rows::print(&store, filter, args.json, &mut out),
         Table::SecurityAlert => rows::print_alerts(&store, args.device.as_deref(), args.json, &mut out),
-    };
+    })
+}
+
+fn print_devices(args: DevicesArgs) -> Result<(), String> {
+    let store = args.state.open_to_read()?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    told(fleet::print(&store, args.hub.as_deref(), Timestamp::now(), args.json, &mut out))
+}
+
+fn told(printed: Result<(), PrintError>) -> Result<(), String> {
     match printed {
         // The reader has seen enough, as `head` does.
         Err(PrintError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -247,9 +304,24 @@ fn print_rows(args: RowsArgs) -> Result<(), String> {
 fn ask(args: QueryArgs) -> Result<(), String> {
     let text = query::text(&args.query)?;
     let store = args.state.open_to_read()?;
-    match query::print(&text, &store, args.format, &mut BufWriter::new(io::stdout().lock())) {
+    let limits = Limits {
+        memory_bytes: usize::from(args.max_memory) << 20,
+        time: Duration::from_secs(u64::from(args.max_seconds)),
+    };
+    match query::print(&text, &store, args.format, limits, &mut BufWriter::new(io::stdout().lock())) {
         Err(QueryError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(error.to_string()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn investigate(args: InvestigateArgs) -> Result<(), String> {
+    let store = args.state.open_to_read()?;
+    let settings = investigate::Settings { device: args.device, hub: args.hub, window: args.since };
+    match investigate::run(&store, &settings, args.format, &mut BufWriter::new(io::stdout().lock())) {
+        Err(InvestigateError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(InvestigateError::Out(error)) => Err(format!("stdout: {error}")),
+        Err(InvestigateError::Store(why)) => Err(why),
         Ok(()) => Ok(()),
     }
 }

@@ -76,17 +76,17 @@ pub fn text(argument: &str) -> Result<String, String> {
 /// # Errors
 ///
 /// When the query is not understood or comes to a limit, or the answer cannot be written.
-pub fn print(text: &str, store: &Store, format: Format, out: &mut dyn Write) -> Result<(), QueryError> {
+pub fn print(text: &str, store: &Store, format: Format, limits: Limits, out: &mut dyn Write) -> Result<(), QueryError> {
     let plan = kql::compile(text, store, now()).map_err(QueryError::Fault)?;
     let mut writer = Writer { columns: plan.columns(), format, out, written: 0, held: Vec::new(), widths: Vec::new() };
     writer.begin().map_err(QueryError::Out)?;
-    write_rows(&plan, store, &mut writer)?;
+    write_rows(&plan, store, limits, &mut writer)?;
     writer.end().map_err(QueryError::Out)
 }
 
-fn write_rows(plan: &Plan, store: &Store, writer: &mut Writer) -> Result<(), QueryError> {
+fn write_rows(plan: &Plan, store: &Store, limits: Limits, writer: &mut Writer) -> Result<(), QueryError> {
     let mut failed = None;
-    let done = plan.run(store, Limits::default(), &mut |row| {
+    let done = plan.run(store, limits, &mut |row| {
         failed = writer.row(row).err();
         Ok(failed.is_none())
     });
@@ -97,7 +97,7 @@ fn write_rows(plan: &Plan, store: &Store, writer: &mut Writer) -> Result<(), Que
 }
 
 /// The present moment in ticks.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let after_1970 = Timestamp::now().as_nanosecond() / 100;
     i64::try_from(after_1970).map_or(time::UNIX_EPOCH, |ticks| ticks.saturating_add(time::UNIX_EPOCH))
 }

@@ -68,15 +68,19 @@ fn text_line(row: &Row) -> String {
     escaped(format!("{} {} {} {}", row.time_stamp, row.device_id, row.raw_event_name, row.event_details))
 }
 
-/// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them: a device must
-/// not speak to the terminal of who looks at its events. Escaped they are the same JSON.
+/// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them, as it does those
+/// that turn the direction of writing: a device must not speak to the terminal of who looks at its events. Escaped they
+/// are the same JSON.
 pub(crate) fn escaped(line: String) -> String {
-    if !line.contains(char::is_control) {
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let steers = |c: char| c.is_control() || turns(c);
+    if !line.contains(steers) {
         return line;
     }
     let mut out = String::with_capacity(line.len() + 16);
     for char in line.chars() {
-        if char.is_control() {
+        if steers(char) {
             out += &format!("\\u{:04x}", u32::from(char));
         } else {
             out.push(char);
@@ -91,9 +95,9 @@ mod tests {
 
     #[test]
     fn a_device_cannot_speak_to_a_terminal_and_json_stays_the_same() {
-        let line = serde_json::to_string("a\u{1b}[2J\u{9b}2J\u{7f}é\u{2028}").unwrap();
+        let line = serde_json::to_string("a\u{1b}[2J\u{9b}2J\u{7f}é\u{2028}\u{202e}").unwrap();
         let safe = escaped(line.clone());
-        assert_eq!(safe, "\"a\\u001b[2J\\u009b2J\\u007fé\u{2028}\"");
+        assert_eq!(safe, "\"a\\u001b[2J\\u009b2J\\u007fé\u{2028}\\u202e\"");
         assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), serde_json::from_str::<String>(&line).unwrap());
         assert_eq!(escaped("plain".to_owned()), "plain");
     }

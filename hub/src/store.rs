@@ -9,6 +9,7 @@
 
 pub mod alert;
 mod derive;
+pub mod fleet;
 mod kql;
 mod migrations;
 pub mod read;
@@ -138,7 +139,7 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(|error| StoreError::new("open", path, error))?;
         let store = Store { db, path: path.to_owned(), keep: Keep::default() };
-        store.prepare_to_read().map_err(|error| store.failed("open", error))?;
+        store.db.busy_timeout(BUSY_TIMEOUT).map_err(|error| store.failed("open", error))?;
         let version = store.version()?;
         if version == MIGRATIONS.len() { Ok(store) } else { Err(store.foreign(version)) }
     }
@@ -166,13 +167,6 @@ impl Store {
             let batch = write::Batch { to, resource_id: "", now: &moment(now) };
             rows.iter().map(|row| batch.keep_row(row)).collect()
         })
-    }
-
-    /// The rows of one device lie all over the file, so a long scan is mostly pages found again: the system's cache is
-    /// read in place, without a call and a copy for each.
-    fn prepare_to_read(&self) -> rusqlite::Result<()> {
-        self.db.busy_timeout(BUSY_TIMEOUT)?;
-        self.db.pragma_update(None, "mmap_size", MAPPED_BYTES)
     }
 
     fn prepare(&mut self) -> rusqlite::Result<()> {
@@ -249,9 +243,6 @@ pub fn moment(at: Timestamp) -> String {
 
 /// A batch of many devices' rows touches the ends of as many indexes; pages that do not fit are written twice.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
-
-/// How much of the file a reader maps; what lies behind is read in the common way.
-const MAPPED_BYTES: i64 = if cfg!(target_pointer_width = "64") { 1 << 36 } else { 1 << 28 };
 
 /// A log that grew beyond this while somebody read for long is cut back when it has been folded in.
 const MAX_IDLE_LOG_BYTES: i64 = 64 * 1024 * 1024;

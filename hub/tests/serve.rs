@@ -5,6 +5,9 @@
     reason = "clippy takes the helpers of an integration test for production code"
 )]
 
+#[path = "serve/malformed.rs"]
+mod malformed;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -42,7 +45,13 @@ impl Hub {
     }
 
     fn publish_all(&self, device: &str, messages: Vec<String>) {
-        let (client, mut connection) = Client::new(MqttOptions::new(device, "127.0.0.1", self.port), messages.len());
+        self.publish_bytes(device, messages.into_iter().map(String::into_bytes).collect());
+    }
+
+    fn publish_bytes(&self, device: &str, messages: Vec<Vec<u8>>) {
+        let mut options = MqttOptions::new(device, "127.0.0.1", self.port);
+        options.set_max_packet_size(1 << 21, 1 << 21);
+        let (client, mut connection) = Client::new(options, messages.len());
         let wanted = messages.len();
         for message in messages {
             let topic = format!("edgewarden/{device}/security");
@@ -83,6 +92,14 @@ fn rows(state: &Path, arguments: &[&str]) -> Output {
 fn lines(output: &Output) -> Vec<String> {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What a crash left is a whole database.
+fn assert_whole(state: &Path) -> rusqlite::Connection {
+    let db = rusqlite::Connection::open(state.join("events.db")).unwrap();
+    let said: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(said, "ok");
+    db
 }
 
 #[test]
@@ -126,6 +143,7 @@ fn kill_9_in_the_middle_costs_nothing_that_was_acknowledged() {
         }
     }
     assert!(acks >= 50);
+    assert_whole(state.path());
     // The broker answers in the order of the publishes, so these are the acknowledged ones.
     let stored = lines(&rows(state.path(), &["--json"]));
     for id in 0..acks {
@@ -163,9 +181,7 @@ fn kill_9_while_alerts_are_raised_leaves_a_whole_store_with_each_alert_once() {
         acks.filter(|event| matches!(event, Event::Incoming(Packet::PubAck(_)))).take(kill_at).for_each(drop);
         hub.child.kill().unwrap();
         hub.child.wait().unwrap();
-        let db = rusqlite::Connection::open(state.path().join("events.db")).unwrap();
-        let said: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-        assert_eq!(said, "ok");
+        let db = assert_whole(state.path());
         let lonely = "SELECT COUNT(*) FROM SecurityAlert WHERE NOT EXISTS (SELECT 1 FROM SecurityIoTRawEvent)";
         assert_eq!(db.query_row(lonely, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
     }
@@ -175,6 +191,85 @@ fn kill_9_while_alerts_are_raised_leaves_a_whole_store_with_each_alert_once() {
     let alerts = lines(&rows(state.path(), &["--table", "SecurityAlert"]));
     assert_eq!(alerts.len(), 80, "one for each of 80 addresses");
     assert!(alerts.iter().all(|alert| alert.contains("Low press-17 Failed Bruteforce attempt: ")), "{alerts:?}");
+}
+
+#[test]
+fn a_malformed_message_is_kept_with_its_reason_and_the_next_good_one_is_stored() {
+    let state = tempfile::tempdir().unwrap();
+    let hub = Hub::start(state.path());
+    let malformed = malformed::all();
+    let count = u32::try_from(malformed.len()).unwrap();
+    // NUL is a character like any other.
+    let good = |id| login(id).replace("root", r"ro\u0000ot").into_bytes();
+    let pairs = malformed.iter().zip(1..).flat_map(|((payload, _), id)| [payload.clone(), good(id)]);
+    hub.publish_bytes("press-17", pairs.collect());
+
+    let db = assert_whole(state.path());
+    let mut refused = db.prepare("SELECT Reason, Payload FROM Refused ORDER BY rowid").unwrap();
+    let refused = refused.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let refused: Vec<(String, Vec<u8>)> = refused.map(Result::unwrap).collect();
+    assert_eq!(refused.len(), malformed.len());
+    for ((reason, kept), (sent, wanted)) in refused.iter().zip(&malformed) {
+        assert!(reason.starts_with(wanted), "{reason} instead of {wanted}");
+        assert!(kept == sent, "{reason}: kept {} of {} bytes", kept.len(), sent.len());
+    }
+    let stored = lines(&rows(state.path(), &["--json"]));
+    assert_eq!(stored.len(), malformed.len());
+    for (id, row) in (1..=count).zip(&stored) {
+        assert!(
+            row.contains(&format!("0b7c5a52-57a0-4c89-9a53-0f3c{id:08x}")) && row.contains(r"ro\\u0000ot"),
+            "{row}"
+        );
+    }
+
+    // What is larger than any message ends its connection before it is read, and no other.
+    let mut options = MqttOptions::new("press-17", "127.0.0.1", hub.port);
+    options.set_max_packet_size(1 << 21, 1 << 21);
+    let (client, mut connection) = Client::new(options, 10);
+    client.publish("edgewarden/press-17/security", QoS::AtLeastOnce, false, vec![b' '; 1 << 20]).unwrap();
+    let is_ack = |event: &Event| matches!(event, Event::Incoming(Packet::PubAck(_)));
+    assert!(!connection.iter().map_while(Result::ok).any(|event| is_ack(&event)));
+    hub.publish("press-17", 1000..1001);
+    let output = Command::new(HUB).args(["devices", "--json", "--hub", "plant", "--state"]).arg(state.path()).output();
+    let device: serde_json::Value = serde_json::from_str(&lines(&output.unwrap())[0]).unwrap();
+    assert_eq!((&device["Refused"], &device["Rows"]["Login"]), (&count.into(), &(count + 1).into()));
+}
+
+#[test]
+fn devices_lists_who_reported_and_whom_a_file_told_of() {
+    let state = tempfile::tempdir().unwrap();
+    let hub = Hub::start(state.path());
+    hub.publish("press-18", 0..3);
+    hub.publish_all("press-17", vec![login(1), "junk".to_owned()]);
+    let file = state.path().join("suspect.gz");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, login(1).as_bytes()).unwrap();
+    std::fs::write(&file, packed.finish().unwrap()).unwrap();
+    // Once by its name and once by standard input, which finds everything there already.
+    for (argument, said) in [(file.to_str().unwrap(), "1 stored, 0 known"), ("-", "0 stored, 1 known")] {
+        let import = Command::new(HUB)
+            .args(["import", "--hub", "case", "--device", "suspect", argument, "--state"])
+            .arg(state.path())
+            .stdin(std::fs::File::open(&file).unwrap())
+            .output();
+        assert!(lines(&import.unwrap())[0].contains(said));
+    }
+    let devices = |arguments: &[&str]| {
+        let output = Command::new(HUB).arg("devices").args(arguments).arg("--state").arg(state.path()).output();
+        lines(&output.unwrap())
+    };
+    let table: Vec<String> =
+        devices(&[]).iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(table.len(), 4, "{table:?}");
+    assert!(table[1].starts_with("press-17 20") && table[1].ends_with("Z 1 0 1 0 0 0.1.0"), "{table:?}");
+    assert!(table[2].starts_with("press-18 20") && table[2].ends_with("Z 3 0 0 0 0 0.1.0"), "{table:?}");
+    assert!(table[3].starts_with("suspect 20") && table[3].contains("Z imported 20"), "{table:?}");
+    assert_eq!(devices(&["--hub", "PLANT"]).len(), 3);
+    let case: serde_json::Value = serde_json::from_str(&devices(&["--hub", "case", "--json"]).concat()).unwrap();
+    assert_eq!(
+        (&case["DeviceId"], &case["IsHeard"], &case["SecondsSinceHeard"]),
+        (&"suspect".into(), &false.into(), &().into())
+    );
 }
 
 #[test]

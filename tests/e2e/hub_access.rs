@@ -67,6 +67,26 @@ fn publish(hub: &Hub, authority: &Authority, topic: &str, message: &str, more: &
     publish.arg(authority.path("ca.pem")).args(more).stdin(Stdio::null()).output().unwrap()
 }
 
+/// Debian's client asks for the messages of a topic: whether it is let, and what it says.
+fn subscribe(hub: &Hub, authority: &Authority, topic: &str, more: &[&str]) -> (bool, String) {
+    let port = hub.port.to_string();
+    let mut subscribe = command("mosquitto_sub");
+    subscribe.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-E", "-W", "60", "-t", topic, "--cafile"]);
+    let out = subscribe.arg(authority.path("ca.pem")).args(more).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    (out.status.success() && !said.contains("denied"), said)
+}
+
+/// A device may listen to its own topics, and to nothing of another's.
+fn assert_hears_itself_only(hub: &Hub, authority: &Authority, login: &[&str], own: &str, foreign: &str) {
+    let (is_let, said) = subscribe(hub, authority, &format!("edgewarden/{own}/#"), login);
+    assert!(is_let, "{said}");
+    for topic in [format!("edgewarden/{foreign}/security"), "edgewarden/+/security".to_owned(), "#".to_owned()] {
+        let (is_let, said) = subscribe(hub, authority, &topic, login);
+        assert!(!is_let && said.contains("denied"), "{topic}: {said}");
+    }
+}
+
 /// A right message whose event names another device wherever it can.
 fn forged(device: &str) -> String {
     json!({
@@ -128,7 +148,9 @@ fn a_device_with_a_password_writes_as_itself_only() {
     assert!(!publish(&hub, &authority, own, &forged("press-61"), &[&login[..], &will].concat()).status.success());
     let anonymous = publish(&hub, &authority, own, &forged("press-61"), &["-i", "press-60"]);
     assert!(!anonymous.status.success(), "{anonymous:?}");
-    let payload = publish(&hub, &authority, own, &forged("press-61"), &[&login[..], &["-i", "press-60"]].concat());
+    let as_itself = [&login[..], &["-i", "press-60"]].concat();
+    assert_hears_itself_only(&hub, &authority, &as_itself, "press-60", "press-61");
+    let payload = publish(&hub, &authority, own, &forged("press-61"), &as_itself);
     assert!(payload.status.success(), "{payload:?}");
     // The one that got through is the device's own, whatever it says; the agent comes back and loses nothing.
     assert_eq!(devices_of(&hub), ["press-60"]);
@@ -197,7 +219,14 @@ fn a_client_certificate_says_who_the_device_is() {
     assert!(!send("edgewarden/press-64/security", &["-i".to_owned(), "press-64".to_owned()]));
     assert!(!send("edgewarden/press-64/security", &certificate(&stranger, "press-63")));
     assert!(!send("edgewarden/press-64/security", &certificate(&authority, "press-63")));
+    let will = ["--will-topic", "edgewarden/press-63/security", "--will-payload", "x"].map(str::to_owned);
+    assert!(!send("edgewarden/press-64/security", &[&good[..], &will].concat()));
+    let user = ["-u", "press-63", "-P", "x"].map(str::to_owned);
+    assert!(!send("edgewarden/press-64/security", &[&good[..], &user].concat()));
+    let as_itself: Vec<_> = good.iter().map(String::as_str).collect();
+    assert_hears_itself_only(&hub, &authority, &as_itself, "press-64", "press-63");
     assert_eq!(devices_of(&hub), ["press-63"]);
+    // What the message says of another device does not count.
     assert!(send("edgewarden/press-64/security", &good));
     assert_eq!(devices_of(&hub), ["press-63", "press-64"]);
 }

@@ -52,6 +52,10 @@ fn our_hub_can_tell_silence_from_death() {
     let hub = Hub::start();
     let mut agent = Agent::new("press-60", connection(hub.port));
     live_and_die(&mut agent, &|| hub.arrivals());
+    let device: Value = serde_json::from_str(&hub.ask(&["devices", "--json"])).unwrap();
+    let counts = ["Boots", "Killed", "PowerLost", "FirstStarts", "Lost", "Refused"].map(|key| device[key].as_u64());
+    assert_eq!(counts, [1, 1, 0, 1, 0, 0].map(Some), "{device}");
+    assert_eq!((&device["DeviceId"], &device["IsSilent"]), (&json!("press-60"), &json!(false)));
 }
 
 #[test]

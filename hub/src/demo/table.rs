@@ -1,5 +1,7 @@
 //! Rows as a table for a terminal of 100 columns.
 
+use serde_json::{Map, Value};
+
 use super::agent::COLLECTORS;
 use super::check::{Cause, Seen};
 
@@ -42,16 +44,42 @@ fn one(kind: &str, seen: &[Seen], causes: &[Cause]) -> String {
         cells.push(head.iter().map(|key| plain(seen.text(key))).collect());
     }
     let marks = std::iter::once(false).chain(rows.iter().map(|seen| caused(seen)));
-    let widths = widths(&cells);
-    let mut text = format!("\n{kind}\n");
-    for (mark, cells) in marks.zip(&cells) {
+    format!("\n{kind}\n{}{}", lines(marks, &cells), and_more(rows.len()))
+}
+
+/// The rows of a query's answer, some of its columns.
+pub fn of_answer(head: &[&str], rows: &[Map<String, Value>]) -> String {
+    if rows.is_empty() {
+        return "  (no rows)\n".to_owned();
+    }
+    let mut cells = vec![head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
+    let text = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => plain(text),
+        Some(Value::Array(items)) => {
+            let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+            plain(&items.join(", "))
+        }
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    for row in rows.iter().take(MAX_ROWS) {
+        cells.push(head.iter().map(|key| text(row.get(*key))).collect());
+    }
+    lines(std::iter::repeat(false), &cells) + &and_more(rows.len())
+}
+
+fn and_more(rows: usize) -> String {
+    if rows > MAX_ROWS { format!("  ... and {} more\n", rows - MAX_ROWS) } else { String::new() }
+}
+
+fn lines(marks: impl Iterator<Item = bool>, cells: &[Vec<String>]) -> String {
+    let widths = widths(cells);
+    let mut text = String::new();
+    for (mark, cells) in marks.zip(cells) {
         let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{:width$}", cut(cell, *width)));
         let line = format!("{} {}", if mark { '*' } else { ' ' }, cells.collect::<Vec<_>>().join("  "));
         text.push_str(line.trim_end());
         text.push('\n');
-    }
-    if rows.len() > MAX_ROWS {
-        text.push_str(&format!("  ... and {} more\n", rows.len() - MAX_ROWS));
     }
     text
 }
@@ -118,6 +146,15 @@ mod tests {
         assert_eq!(lines.len(), 2 + MAX_ROWS + 1);
         assert_eq!(lines.last(), Some(&"  ... and 9 more"));
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+    }
+
+    #[test]
+    fn an_answer_is_a_table_of_its_own_and_says_when_it_is_none() {
+        let rows = serde_json::json!([{"User": "a\u{1b}b", "Count": 2, "From": ["192.0.2.1", "192.0.2.2"]}]);
+        let rows: Vec<Map<String, Value>> = serde_json::from_value(rows).unwrap();
+        let text = of_answer(&["User", "From", "Count"], &rows);
+        assert_eq!(text, "  User  From                  Count\n  a?b   192.0.2.1, 192.0.2.2  2\n");
+        assert_eq!(of_answer(&["User"], &[]), "  (no rows)\n");
     }
 
     #[test]

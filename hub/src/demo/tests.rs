@@ -38,6 +38,13 @@ fn an_acknowledged_event_that_is_nowhere_fails_the_demo() {
 }
 
 #[test]
+fn a_demo_without_an_alert_fails() {
+    let answers = |alerts| Answers { text: String::new(), alerts };
+    assert!(expect_alert(&answers(0)).unwrap_err().contains("no alert"));
+    expect_alert(&answers(1)).unwrap();
+}
+
+#[test]
 fn a_host_name_becomes_a_topic_level() {
     assert_eq!(device_id("board+1/ü#"), "demo-board-1---");
 }

@@ -1,3 +1,6 @@
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use super::*;
 use crate::store::read::Filter;
 
@@ -23,7 +26,7 @@ impl Fixture {
     }
 
     /// Imports a file: whether all went well, what was said, and the complaints.
-    fn import(&self, settings: &Settings, lines: &str) -> (bool, String, Vec<String>) {
+    fn import(&self, settings: &Settings, lines: &(impl AsRef<[u8]> + ?Sized)) -> (bool, String, Vec<String>) {
         let path = self.dir.path().join("lines");
         std::fs::write(&path, lines).unwrap();
         let store = Store::open_file(&self.db()).unwrap();
@@ -201,4 +204,49 @@ fn alerts_can_be_imported_and_their_columns_are_checked() {
     let stored = Store::open_file_to_read(&again.db()).unwrap().alerts(None).unwrap();
     assert!(stored.contains(&alert), "{stored:?}");
     assert!(stored.iter().any(|alert| alert["TimeGenerated"] == "2026-11-24T05:00:00.000000Z"));
+}
+
+fn packed(pieces: &[&[u8]]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    pieces.iter().for_each(|piece| packed.write_all(piece).unwrap());
+    packed.finish().unwrap()
+}
+
+#[test]
+fn what_is_packed_is_the_same_whatever_its_name() {
+    let fixture = Fixture::new();
+    let (first, second) = (port(1, "22"), port(2, "23"));
+    // Two streams, and the line goes on in the second.
+    let two =
+        [packed(&[first.as_bytes(), b"\n", &second.as_bytes()[..9]]), packed(&[&second.as_bytes()[9..]])].concat();
+    let stored = "2 stored, 0 known, 0 alerts, 0 refused".to_owned();
+    assert_eq!(fixture.import(&of("ListeningPorts"), &two), (true, stored, vec![]));
+    assert_eq!(fixture.rows()[1].event_details, second);
+}
+
+#[test]
+fn a_packed_file_that_is_cut_off_gives_what_it_has_and_fails() {
+    let fixture = Fixture::new();
+    let lines: Vec<String> = (0..2000).map(|id| port(id, "22")).collect();
+    let whole = packed(&[lines.join("\n").as_bytes()]);
+    let (good, said, _) = fixture.import(&of("ListeningPorts"), &whole[..whole.len() / 2]);
+    assert!(!good);
+    let stored: usize = said.split(' ').next().unwrap().parse().unwrap();
+    assert!((1..2000).contains(&stored) && fixture.rows().len() == stored, "{said}");
+}
+
+#[test]
+fn a_bomb_is_one_refused_line_and_hides_nothing_behind_it() {
+    let fixture = Fixture::new();
+    let zeros = vec![0; 1 << 20];
+    let mut pieces = vec![zeros.as_slice(); 64];
+    let (junk, good) = ("\n1".repeat(MAX_REASONS + 5), format!("\n{}", port(1, "22")));
+    pieces.extend([junk.as_bytes(), good.as_bytes()]);
+    let bomb = packed(&pieces);
+    assert!(bomb.len() < 1 << 20);
+    let (good, said, complaints) = fixture.import(&of("ListeningPorts"), &bomb);
+    assert!(!good);
+    assert_eq!(said, format!("1 stored, 0 known, 0 alerts, {} refused", MAX_REASONS + 6));
+    assert_eq!(complaints[0], "1: line: longer than 4194304 bytes");
+    assert_eq!((complaints.len(), complaints[MAX_REASONS].as_str()), (MAX_REASONS + 1, " and 6 more"));
 }

@@ -79,8 +79,7 @@ use std::cmp::Ordering::{Greater, Less};
 
 /// The table.
 pub const ALL: &[Aggregate] = &[
-    aggregate("count", &[Want::Any], |_| Ok(Type::Long), "count", Kind::Count, "how many rows, whatever its argument")
-        .optional(1),
+    aggregate("count", &[], |_| Ok(Type::Long), "count", Kind::Count, "how many rows; it takes nothing"),
     aggregate(
         "countif",
         &[Want::Bool],

@@ -113,7 +113,8 @@ impl<'a> Lexer<'a> {
 
     fn sign(&mut self, first: char) -> Result<Tok, Fault> {
         let Some(sign) = SIGNS.iter().find(|sign| self.rest().starts_with(**sign)) else {
-            return Err(self.fault(self.at, format!("{first:?} begins nothing that is known here")));
+            let nearest = if first == '&' { "; `and` is the nearest" } else { "" };
+            return Err(self.fault(self.at, format!("{first:?} begins nothing that is known here{nearest}")));
         };
         self.at += sign.len();
         Ok(Tok::Sign(sign))

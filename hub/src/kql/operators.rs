@@ -77,6 +77,9 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("make-graph", "join is the nearest"),
     ("graph-match", "join is the nearest"),
     ("assert-schema", "project is the nearest"),
+    ("select", "project is the nearest"),
+    ("group", "summarize ... by is the nearest"),
+    ("having", "where after summarize is the nearest"),
 ];
 
 /// The operator of this name or alias, under its own name.

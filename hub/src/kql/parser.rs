@@ -4,6 +4,8 @@
 mod expr;
 mod pipe;
 
+use std::collections::HashSet;
+
 use super::Fault;
 use super::lexer::{self, Tok, Token};
 use super::syntax::{Argument, At, Definition, Function, Let, Pipe, Query, Source};
@@ -22,11 +24,11 @@ const MAX_LINKS: usize = 5000;
 /// At the first place that is no part of the supported language.
 pub fn parse(text: &str) -> Result<Query, Fault> {
     let mut parser = Parser { text, tokens: lexer::tokens(text)?, next: 0, depth: 0, links: 0 };
-    let mut lets = Vec::new();
+    let (mut lets, mut names) = (Vec::new(), HashSet::new());
     loop {
         while parser.eat(";") {}
         if parser.is_word("let") {
-            lets.push(parser.let_statement()?);
+            parser.one_more_let(&mut lets, &mut names)?;
         } else if parser.is_word("set") || parser.is_word("declare") || parser.is_word("alias") {
             let word = parser.name("a statement")?;
             return Err(parser.fault_before(format!("{word} is not supported here; let is the nearest")));
@@ -135,7 +137,12 @@ impl Parser<'_> {
     }
 
     fn unexpected(&self, expected: &str) -> Fault {
-        self.fault(format!("{} where {expected} is expected", describe(self.peek())))
+        let nearest = match self.peek() {
+            Tok::Sign("=") => "; == compares",
+            Tok::Name(word) => nearest(word),
+            _ => "",
+        };
+        self.fault(format!("{} where {expected} is expected{nearest}", describe(self.peek())))
     }
 
     /// Runs `inner` one level deeper.
@@ -207,6 +214,17 @@ impl Parser<'_> {
         }
     }
 
+    /// A name is defined once; a parameter or a function's own definition may hide one outside.
+    fn one_more_let(&mut self, lets: &mut Vec<Let>, names: &mut HashSet<String>) -> Result<(), Fault> {
+        let at = self.at();
+        let one = self.let_statement()?;
+        if !names.insert(one.name.clone()) {
+            return Err(Fault::at(self.text, at, format!("the name {} is defined twice", one.name)));
+        }
+        lets.push(one);
+        Ok(())
+    }
+
     fn is_function(&self) -> bool {
         let next = (self.peek_at(1), self.peek_at(2));
         let parameters = matches!(next, (Tok::Sign(")"), Tok::Sign("{")) | (Tok::Name(_), Tok::Sign(":")));
@@ -233,9 +251,9 @@ impl Parser<'_> {
             }
         }
         self.expect("{")?;
-        let mut lets = Vec::new();
+        let (mut lets, mut names) = (Vec::new(), HashSet::new());
         while self.is_word("let") {
-            lets.push(self.let_statement()?);
+            self.one_more_let(&mut lets, &mut names)?;
         }
         let body = self.scalar_or_table()?;
         self.eat(";");
@@ -292,4 +310,14 @@ fn describe(tok: &Tok) -> String {
 /// A table that is only a name.
 pub(super) fn bare_table(at: At, name: &str) -> Pipe {
     Pipe { at, source: Source::Name(name.to_owned(), None), operators: Vec::new() }
+}
+
+/// What a word of other languages would be here.
+fn nearest(word: &str) -> &'static str {
+    match word.to_ascii_lowercase().as_str() {
+        "like" | "ilike" | "rlike" => "; contains, startswith and matches regex are the nearest",
+        "is" => "; isnull() and isempty() are the nearest",
+        "not" => "; !in, !has and !contains are the nearest",
+        _ => "",
+    }
 }

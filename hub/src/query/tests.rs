@@ -27,7 +27,7 @@ fn ask(query: &str, format: Format) -> Result<String, String> {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     let mut out = Vec::new();
-    print(query, &store, format, &mut out).map_err(|error| error.to_string())?;
+    print(query, &store, format, Limits::default(), &mut out).map_err(|error| error.to_string())?;
     Ok(String::from_utf8(out).unwrap())
 }
 
@@ -90,5 +90,23 @@ fn filters_that_the_store_answers_give_what_the_query_says() {
 #[test]
 fn what_is_wrong_with_a_query_is_said_with_its_place() {
     let wrong = ask("SecurityIoTRawEvent\n| where DeviceId = 'a'", Format::Table).unwrap_err();
-    assert_eq!(wrong, "query: 2:18: `=` where `|` or the end of the query is expected");
+    assert_eq!(wrong, "query: 2:18: `=` where `|` or the end of the query is expected; == compares");
+}
+
+/// The limits of the command line are those of the run, and what stops it is a sentence with the limit in it.
+#[test]
+fn a_query_ends_at_the_limits_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let ask = |query: &str, limits: Limits| {
+        print(query, &store, Format::Json, limits, &mut std::io::sink()).map_err(|error| error.to_string())
+    };
+    let small = Limits { memory_bytes: 1 << 20, ..Limits::default() };
+    let all = "range x from 1 to 100000 step 1 | summarize make_list(x)";
+    let error = ask(all, small).unwrap_err();
+    assert!(error.starts_with("query: the query keeps more rows at a time than fit into its 1 MiB; "), "{error}");
+    assert_eq!(ask(all, Limits::default()), Ok(()));
+    let hasty = Limits { time: std::time::Duration::ZERO, ..Limits::default() };
+    let error = ask("range x from 1 to 1000000000 step 1 | count", hasty).unwrap_err();
+    assert!(error.starts_with("query: the query took more than its 0 s; "), "{error}");
 }

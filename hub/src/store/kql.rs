@@ -14,8 +14,9 @@ const S: Type = Type::String;
 const T: Type = Type::DateTime;
 
 /// The tables of Azure Monitor that a query may name
-/// (learn.microsoft.com/azure/azure-monitor/reference/tables/securityiotrawevent and .../securityalert). What the store
-/// has not, a query finds empty.
+/// (learn.microsoft.com/azure/azure-monitor/reference/tables/securityiotrawevent and .../securityalert;
+/// `SourceSystem` and `TenantId` are from learn.microsoft.com/azure/sentinel/security-alert-schema). What is the store's
+/// own, as `PayloadIndex`, is not among them: `take 1` shows the same columns here as there.
 const TABLES: &[(&str, &[(&str, Type)])] = &[
     (
         "SecurityIoTRawEvent",
@@ -67,6 +68,7 @@ const TABLES: &[(&str, &[(&str, Type)])] = &[
             ("SystemAlertId", S),
             ("Tactics", S),
             ("Techniques", S),
+            ("TenantId", S),
             ("Type", S),
             ("VendorName", S),
             ("VendorOriginalId", S),
@@ -138,7 +140,7 @@ impl Store {
     }
 
     /// The columns the file has for a table; none when it has not the table.
-    fn stored_columns(&self, table: &str) -> rusqlite::Result<Vec<String>> {
+    pub(super) fn stored_columns(&self, table: &str) -> rusqlite::Result<Vec<String>> {
         let mut statement = self.db.prepare_cached("SELECT name FROM pragma_table_info(?)")?;
         let names = statement.query_map([table], |row| row.get(0))?;
         names.collect()

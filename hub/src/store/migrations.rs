@@ -90,4 +90,14 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX PendingReceived ON PendingSnapshot (Received);
 ",
+    "
+    ALTER TABLE Device ADD COLUMN FirstSeen TEXT NOT NULL DEFAULT '';
+    UPDATE Device SET FirstSeen = COALESCE(
+        (SELECT TimeGenerated FROM SecurityIoTRawEvent WHERE rowid =
+            (SELECT MIN(rowid) FROM SecurityIoTRawEvent WHERE DeviceId = Device.DeviceId)),
+        LastSeen);
+    ALTER TABLE Device ADD COLUMN Refused INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX StartsOfDevice ON SecurityIoTRawEvent (DeviceId)
+        WHERE RawEventName = 'Diagnostic' AND json_extract(EventDetails, '$.ExtraDetails.Lifecycle') = 'started';
+",
 ];

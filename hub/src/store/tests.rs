@@ -1,5 +1,6 @@
 use super::read::Filter;
 use super::*;
+use crate::kql::Schema;
 use crate::schema;
 
 const RESOURCE: &str = "/edgewarden/hubs/plant";
@@ -47,6 +48,29 @@ fn a_row_has_the_published_columns() {
     );
     assert!(store.rows(Filter { device: Some("Press-17"), name: None }).unwrap().is_empty());
     assert!(store.rows(Filter { device: None, name: Some("Login") }).unwrap().is_empty());
+}
+
+/// Columns of the store's own, which no query sees: there they would not be in Azure.
+const OWN: &[&str] = &["PayloadIndex", "LoginKey", "Stored"];
+
+#[test]
+fn a_query_sees_the_published_columns_and_those_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let recipe = std::fs::read_to_string("../packaging/hub/adx/tables.kql").unwrap();
+    for table in store.tables() {
+        let columns = store.columns(&table).unwrap();
+        let mut seen: Vec<String> = columns.iter().map(|column| column.name.to_string()).collect();
+        let mut kept = store.stored_columns(&table).unwrap();
+        kept.retain(|name| !OWN.contains(&name.as_str()));
+        seen.sort();
+        kept.sort();
+        assert_eq!(seen, kept, "{table}");
+        // What Microsoft's language service reads our queries against.
+        let typed: Vec<_> = columns.iter().map(|column| format!("{}: {}", column.name, column.ty.name())).collect();
+        let line = format!("\n.create-merge table {table} ({})\n", typed.join(", "));
+        assert!(recipe.contains(&line), "packaging/hub/adx/tables.kql lacks{line}");
+    }
 }
 
 #[test]

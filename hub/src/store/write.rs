@@ -155,6 +155,10 @@ impl Batch<'_> {
         self.to
             .prepare_cached("DELETE FROM Refused WHERE rowid <= ?")?
             .execute([newest.saturating_sub(REFUSED_KEPT)])?;
+        if let Some(speaker) = &entry.speaker {
+            let sql = "UPDATE Device SET Refused = Refused + 1 WHERE DeviceId = ?";
+            self.to.prepare_cached(sql)?.execute([speaker])?;
+        }
         Ok(())
     }
 
@@ -162,8 +166,9 @@ impl Batch<'_> {
     fn see(&self, speaker: &str) -> rusqlite::Result<()> {
         self.to
             .prepare_cached(
-                "INSERT INTO Device (DeviceId, ResourceId, LastSeen, SilenceTold) VALUES (?, ?, ?, 0)
-                 ON CONFLICT (DeviceId) DO UPDATE SET LastSeen = excluded.LastSeen, SilenceTold = 0",
+                "INSERT INTO Device (DeviceId, ResourceId, FirstSeen, LastSeen, SilenceTold) VALUES (?1, ?2, ?3, ?3, 0)
+                 ON CONFLICT (DeviceId) DO UPDATE
+                    SET ResourceId = excluded.ResourceId, LastSeen = excluded.LastSeen, SilenceTold = 0",
             )?
             .execute(params![speaker, self.resource_id, self.now])?;
         Ok(())

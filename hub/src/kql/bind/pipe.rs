@@ -1,5 +1,6 @@
 //! Sources and operators, but for `summarize` and `join`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::names::{implied_name, near, unique, unique_from_one, wildcard};
@@ -229,17 +230,27 @@ impl Binder<'_> {
     ) -> Result<(Vec<Column>, Vec<Typed>), Fault> {
         let mut columns = Vec::new();
         let mut bound = Vec::new();
+        // Names that were written, not made of a call: those do not give way to another.
+        let mut fixed = HashSet::new();
         for named in list {
             let typed = self.scalar(&named.expr, scope, env)?;
             self.is_value(named.expr.at, &typed)?;
-            let name = match self.one_name(named)? {
+            let chosen = match (self.one_name(named)?, &named.expr.kind) {
+                (Some(name), _) => Some(name),
+                (None, ExprKind::Name(name)) if fixed.contains(name) => Some(name.clone()),
+                _ => None,
+            };
+            let name = match chosen {
+                Some(name) if columns.iter().any(|column: &Column| column.name.as_ref() == name) => {
+                    return Err(self.fault(named.expr.at, format!("the name {name} is given twice")));
+                }
                 Some(name) => name,
                 None => {
                     implied_name(&named.expr).map_or_else(|| unique_from_one(&columns), |name| unique(&columns, &name))
                 }
             };
-            if columns.iter().any(|column: &Column| column.name.as_ref() == name) {
-                return Err(self.fault(named.expr.at, format!("the name {name} is given twice")));
+            if !named.names.is_empty() || matches!(named.expr.kind, ExprKind::Name(_)) {
+                fixed.insert(name.clone());
             }
             columns.push(Column::new(&name, typed.ty));
             bound.push(typed);
@@ -272,6 +283,9 @@ impl Binder<'_> {
                 None => implied_name(&named.expr).unwrap_or_else(|| unique_from_one(&columns)),
             };
             let place = columns.iter().position(|column| column.name.as_ref() == name);
+            if bound.iter().any(|(index, _)| Some(*index) == place) {
+                return Err(self.fault(named.expr.at, format!("the name {name} is given twice")));
+            }
             let column = Column::new(&name, typed.ty);
             let index = match place {
                 Some(index) => {

@@ -75,6 +75,12 @@ impl Binder<'_> {
             None if self.schema.columns(name).is_some() => {
                 Err(self.fault(at, format!("{name} is a table, not a value; toscalar() makes one of it")))
             }
+            None if name == "null" => {
+                Err(self.fault(at, "null alone is no value; isnull() asks for it, and long(null) is one with a type"))
+            }
+            None if name.starts_with('!') => {
+                Err(self.fault(at, format!("{name} is no value; not({}) is the nearest", &name[1..])))
+            }
             None => {
                 let names = scope.columns.iter().map(|column| column.name.as_ref());
                 Err(self.fault(at, format!("there is no column {name:?}{}", near(name, names))))

@@ -67,9 +67,12 @@ impl Parser<'_> {
 
     fn datatable(&mut self) -> Result<Source, Fault> {
         self.expect("(")?;
-        let mut columns = Vec::new();
+        let mut columns: Vec<(String, Type)> = Vec::new();
         while !self.eat(")") {
             let name = self.name("a column")?;
+            if columns.iter().any(|(known, _)| *known == name) {
+                return Err(self.fault_before(format!("the name {name} is given twice")));
+            }
             self.expect(":")?;
             columns.push((name, self.type_name()?));
             if !self.is(")") {

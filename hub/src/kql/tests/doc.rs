@@ -84,10 +84,15 @@ fn tables() -> String {
     for (name, doc) in SYNTAX {
         row(&mut out, name, &[], doc, tried(&files, &|query| word(query, name, " ")));
     }
-    out += "\n### Refused by name\n\nOperators: ";
-    let refused =
-        |list: &[(&str, &str)]| list.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    writeln!(out, "{}.\n\nFunctions: {}.\n", refused(operators::REFUSED), refused(functions::REFUSED)).unwrap();
+    out += "\n### Refused by name, with line and column\n\n| refused | what is said |\n| --- | --- |\n";
+    for (name, nearest) in operators::REFUSED {
+        writeln!(out, "| `{name}` | {nearest} |").unwrap();
+    }
+    for (name, nearest) in functions::REFUSED {
+        assert!(functions::find(name).is_none() && aggregates::find(name).is_none(), "{name} is there");
+        writeln!(out, "| `{name}()` | {nearest} |").unwrap();
+    }
+    out.push('\n');
     out
 }
 
@@ -132,5 +137,37 @@ fn the_documentation_lists_all_there_is() {
         std::fs::write(&path, format!("{before}{BEGIN}{tables}{END}{after}")).unwrap();
     } else {
         assert!(listed == tables, "docs/kql.md is not what the tables of hub/src/kql say; KQL_REWRITE=1 rewrites it");
+    }
+}
+
+#[test]
+fn the_examples_of_the_documentation_run() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kql.md")).unwrap();
+    let examples: Vec<&str> = text
+        .split("```kql\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").map_or(rest, |(example, _)| example))
+        .collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let answer = super::answer(example, &super::tables(), super::limits());
+        assert!(!answer.contains("! "), "{example}{answer}");
+    }
+}
+
+#[test]
+fn whatever_is_refused_by_name_is_told_with_its_place() {
+    let tables = super::tables();
+    let said = |query: &str, refused: String| {
+        let answer = super::answer(query, &tables, super::limits());
+        assert_eq!(answer, format!("! 2:3: {refused}\n"), "{query}");
+    };
+    for (name, _) in operators::REFUSED {
+        said(&format!("SecurityIoTRawEvent\n| {name} DeviceId"), operators::refusal(name));
+    }
+    for (name, _) in functions::REFUSED {
+        said(&format!("print x =\n  {name}('a')"), functions::refusal(name));
+        let in_groups = format!("SecurityIoTRawEvent | summarize x =\n  {name}(DeviceId)");
+        said(&in_groups, functions::refusal(name));
     }
 }
