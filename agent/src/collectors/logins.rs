@@ -31,6 +31,8 @@ mod reader;
 mod sink;
 
 #[cfg(test)]
+mod forgery;
+#[cfg(test)]
 mod rig;
 
 /// The collector of [`Kind::Login`].

@@ -357,7 +357,8 @@ mod tests {
 
     #[test]
     fn logs_of_genuine_daemons_give_the_rows_that_were_checked_by_hand() {
-        for name in ["debian11", "debian12", "debian13"] {
+        let whole = ["debian11", "debian12", "debian13"];
+        for name in whole.into_iter().chain(["debian11-privileges", "debian12-privileges", "debian13-privileges"]) {
             let mut reader = Reader::default();
             let log = fs::read_to_string(fixture(&format!("{name}.log"))).unwrap();
             let rows = log.lines().flat_map(|line| as_json(read_file_line(&mut reader, line))).collect();
