@@ -22,12 +22,12 @@ use collector_common::root::Root;
 use self::journal::Journal;
 use self::sink::{End, Sink};
 
-mod accounts;
+pub(crate) mod accounts;
 mod file;
 mod journal;
-mod lines;
+pub(crate) mod lines;
 mod place;
-mod reader;
+pub(crate) mod reader;
 mod sink;
 
 #[cfg(test)]

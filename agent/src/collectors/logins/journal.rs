@@ -232,7 +232,7 @@ async fn run(sink: &mut Sink, journal: &Journal, position: &mut Position, follow
 }
 
 async fn take(sink: &mut Sink, line: &[u8], position: &mut Position) -> Result<(), End> {
-    let Some(found) = journal::parse(line) else {
+    let Some(found) = journal::parse(line).filter(|found| !found.cursor.is_empty()) else {
         tracing::warn!("journalctl printed a line that is no entry");
         return Ok(());
     };

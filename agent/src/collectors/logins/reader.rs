@@ -171,7 +171,8 @@ fn is_suppression(entry: &Entry) -> bool {
         )
 }
 
-fn row(
+/// What a verdict looks like as a row.
+pub fn row(
     handler: Handler,
     pid: u32,
     verdict: &Verdict,

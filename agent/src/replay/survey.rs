@@ -1,0 +1,127 @@
+//! The first look at a file: what has to be known before its first line can become a row.
+
+use std::io::BufRead;
+
+use collector_common::parse::syslog;
+
+use super::input::Input;
+use super::years::Years;
+use super::{Accounts, Problem};
+use crate::collectors::logins::lines::{Line, Lines};
+
+/// A syslog line has at most 8 KiB by default everywhere; a journal's entry as JSON is several times its message.
+const MAX_LINE_BYTES: usize = 256 * 1024;
+
+/// The most accounts whose uid is taken from a log.
+const MAX_TOLD: usize = 10_000;
+
+/// What PAM writes when a session begins: `session opened for user NAME(uid=N) by ...`.
+const OPENED: &str = "session opened for user ";
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// For lines without a year.
+    pub years: Years,
+    /// Lines of a form that is known.
+    pub known: u64,
+    /// All lines.
+    pub lines: u64,
+}
+
+/// Looks through a log of lines.
+pub fn of_text(input: &Input, accounts: &mut Accounts) -> Result<Survey, Problem> {
+    let mut survey = Survey::default();
+    each_line(input, |line| {
+        survey.lines = line.number;
+        let text = String::from_utf8_lossy(&line.bytes);
+        if let Some(parsed) = syslog::parse(&text) {
+            survey.known += 1;
+            survey.years.note(line.number, &parsed.stamp);
+            learn(accounts, parsed.message);
+        }
+        Ok(())
+    })?;
+    Ok(survey)
+}
+
+/// Looks through an export of a journal for what it says of accounts.
+pub fn of_journal(input: &Input, accounts: &mut Accounts) -> Result<(), Problem> {
+    each_line(input, |line| {
+        learn(accounts, &String::from_utf8_lossy(&line.bytes));
+        Ok(())
+    })
+}
+
+/// Keeps the uid that a line says an account has. The first word counts.
+fn learn(accounts: &mut Accounts, text: &str) {
+    if accounts.passwd.is_some() || accounts.told.len() >= MAX_TOLD {
+        return;
+    }
+    let told = text.find(OPENED).and_then(|at| {
+        let (name, rest) = text[at + OPENED.len()..].split_once("(uid=")?;
+        let (uid, _) = rest.split_once(')')?;
+        let is_name = !name.is_empty() && name.len() <= 32 && !name.contains(' ');
+        Some((name, uid.parse::<u32>().ok()?)).filter(|_| is_name)
+    });
+    if let Some((name, uid)) = told
+        && !accounts.told.contains_key(name)
+    {
+        accounts.told.insert(name.to_owned(), uid);
+    }
+}
+
+/// Gives each line of a file to `take`, the half line at its end too. Lines that are too long are passed over, and keep
+/// their number.
+pub fn each_line(input: &Input, mut take: impl FnMut(&Line) -> Result<(), Problem>) -> Result<(), Problem> {
+    let mut lines = Lines::new(MAX_LINE_BYTES);
+    let mut reader = input.reader().map_err(Problem::File)?;
+    let failed = loop {
+        let bytes = match reader.fill_buf() {
+            Ok([]) => break None,
+            Ok(bytes) => bytes,
+            Err(error) => break Some(error),
+        };
+        for line in lines.feed(bytes) {
+            take(&line)?;
+        }
+        let read = bytes.len();
+        reader.consume(read);
+    };
+    drop(reader);
+    if let Some(line) = lines.finish() {
+        take(&line)?;
+    }
+    match failed {
+        Some(error) => Err(Problem::File(input.failure(&error))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_uid_is_learnt_from_what_pam_says_unless_there_is_a_list() {
+        let mut accounts = Accounts { passwd: None, told: HashMap::new() };
+        for text in [
+            "pam_unix(sshd:session): session opened for user tester(uid=1000) by (uid=0)",
+            "pam_unix(sshd:session): session opened for user tester(uid=7) by (uid=0)",
+            r#"{"MESSAGE":"pam_unix(sshd:session): session opened for user bob(uid=1001) by (uid=0)"}"#,
+            "session opened for user root by (uid=5)",
+            "session opened for user a b(uid=8)",
+        ] {
+            learn(&mut accounts, text);
+        }
+        assert_eq!(
+            (accounts.uid("tester"), accounts.uid("bob"), accounts.uid("root")),
+            (Some(1000), Some(1001), Some(0))
+        );
+        assert_eq!(accounts.told.len(), 2);
+        let accounts = Accounts { passwd: Some(HashMap::from([("bob".to_owned(), 5)])), told: accounts.told };
+        assert_eq!((accounts.uid("tester"), accounts.uid("bob"), accounts.uid("root")), (None, Some(5), None));
+    }
+}

@@ -1,0 +1,76 @@
+//! auth.log, secure, messages: the lines of a syslog daemon.
+
+use std::io::Write;
+
+use collector_common::parse::syslog::{self, Stamp};
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::input::Input;
+use super::survey::{self, Survey};
+use super::{Problem, Replay, Source, at, running};
+use crate::collectors::logins::reader::{Entry, Writer};
+
+/// Prints the logins of a log.
+pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input) -> Result<(), Problem> {
+    let (survey, broken) = match survey::of_text(input, &mut replay.accounts) {
+        Ok(survey) => (survey, false),
+        // What can be read is read again below, and the same failure is told then.
+        Err(Problem::File(_)) => (Survey::default(), true),
+        Err(problem) => return Err(problem),
+    };
+    let zone = replay.zone();
+    let limit_us = replay.year.and_then(|year| end_of(year, &zone)).unwrap_or(input.modified_us);
+    say(&survey, input, broken);
+    let mut dates = survey.years.dates(limit_us, &zone);
+    let mut last_us = limit_us;
+    let name = input.name.clone();
+    let mut number = 0;
+    survey::each_line(input, |line| {
+        number = line.number;
+        let text = String::from_utf8_lossy(&line.bytes);
+        let parsed = syslog::parse(&text);
+        let stamp = parsed.as_ref().map(|parsed| parsed.stamp);
+        let (wall_us, is_unset) = match &stamp {
+            Some(stamp) => dates.wall_us(line.number, stamp, &zone),
+            None => (None, false),
+        };
+        last_us = wall_us.unwrap_or(last_us);
+        // A line of no known form still ends what "last message repeated" may speak of.
+        let (ident, pid, message) = parsed.map_or(("", None, ""), |parsed| (parsed.ident, parsed.pid, parsed.message));
+        let entry = Entry { at: at(last_us), ident, pid, message, writer: Writer::Unproven };
+        let accounts = &replay.accounts;
+        let drafts = replay.reader.read(&entry, running(entry.at), &mut |name| accounts.uid(name));
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        let inferred = matches!(stamp, Some(Stamp::Yearless { .. }));
+        let marks: &[&'static str] = match (inferred, is_unset) {
+            (true, true) => &["YearInferred", "ClockSuspect"],
+            (true, false) => &["YearInferred"],
+            (false, _) => &[],
+        };
+        replay.print(drafts, &Source { file: &name, number: line.number, marks, bytes: &line.bytes })
+    })?;
+    replay.finish(&Source { file: &name, number, marks: &[], bytes: &[] }, last_us)
+}
+
+/// Says what was assumed.
+fn say(survey: &Survey, input: &Input, broken: bool) {
+    if survey.known == 0 && !broken {
+        warn!("{}: none of its {} lines has the form of a log", input.name, survey.lines);
+    }
+    if survey.years.are_needed() {
+        let written = Timestamp::from_microsecond(input.modified_us).unwrap_or(Timestamp::UNIX_EPOCH);
+        info!(
+            "{}: lines have no year; it is counted back from when the file was written ({written}) over {} New Years; --year names it",
+            input.name,
+            survey.years.passed()
+        );
+    }
+}
+
+fn end_of(year: i16, zone: &jiff::tz::TimeZone) -> Option<i64> {
+    let last = jiff::civil::Date::new(year, 12, 31).ok()?.at(0, 0, 0, 0);
+    Some(zone.to_ambiguous_timestamp(last).compatible().ok()?.as_microsecond() - 1)
+}
