@@ -17,7 +17,7 @@ help:
 	@echo "make test   build and run every test, end to end against real brokers included"
 	@echo "make torture  break everything again and again while $(TORTURE_EVENTS) logins go on, and count them at the hub"
 	@echo "make check  formatting, lints, dependencies, documentation"
-	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
+	@echo "make bench  measure delivery, the idle agent (CPU and memory) and the replay of a big log"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
 
@@ -50,6 +50,7 @@ bench:
 	scripts/setup-test.sh
 	cargo bench --locked -p edgewarden
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+	scripts/measure-replay.sh "$(TARGET_DIR)/release/edgewarden"
 
 fuzz:
 	scripts/setup-fuzz.sh

@@ -23,6 +23,8 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use self::input::{Content, Input};
+use self::survey::{Natives, Survey};
+use self::years::Years;
 use crate::collectors::logins::accounts;
 use crate::collectors::logins::reader::Reader;
 use crate::ids;
@@ -62,8 +64,9 @@ pub fn run(request: Request) -> Result<(), String> {
     let out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
     let mut replay = Replay { year: request.year, ..Replay::new(request.printer, passwd, out) };
     let mut failed = 0;
-    for path in &request.files {
-        match replay.file(path) {
+    let cases: Vec<_> = request.files.iter().map(|path| replay.look_into(path)).collect();
+    for case in cases {
+        match case.and_then(|case| replay.file(&case)) {
             Ok(()) => {}
             Err(Problem::Output(reason)) => return Err(reason),
             Err(Problem::File(reason)) => {
@@ -96,10 +99,19 @@ enum Problem {
     Output(String),
 }
 
-/// What goes on from file to file: connections that began in one log end in the next.
+/// A file that was looked through once.
+struct Case {
+    input: Input,
+    content: Content,
+    years: Years,
+}
+
+/// What goes on from file to file: connections that began in one log end in the next, and what one log tells, another
+/// of the same machine need not.
 struct Replay<W = BufWriter<StdoutLock<'static>>> {
     reader: Reader,
     accounts: Accounts,
+    natives: Natives,
     year: Option<i16>,
     printer: Printer,
     out: W,
@@ -127,20 +139,35 @@ struct Source<'a> {
 impl<W: Write> Replay<W> {
     fn new(printer: Printer, passwd: Option<HashMap<String, u32>>, out: W) -> Replay<W> {
         let accounts = Accounts { passwd, told: HashMap::new() };
-        Replay { reader: Reader::default(), accounts, year: None, printer, out }
+        let (reader, natives) = (Reader::default(), Natives::default());
+        Replay { reader, accounts, natives, year: None, printer, out }
     }
 
-    fn file(&mut self, path: &Path) -> Result<(), Problem> {
+    /// The first look at a file.
+    fn look_into(&mut self, path: &Path) -> Result<Case, Problem> {
         let input = Input::open(path).map_err(Problem::File)?;
-        match input.content().map_err(Problem::File)? {
+        let content = input.content().map_err(Problem::File)?;
+        let mut survey = Survey::new(&mut self.accounts, &mut self.natives);
+        match content {
+            Content::Text => survey.text(&input),
+            Content::Json | Content::Export => survey.journal(&input, content),
+            Content::Nothing | Content::Records(_) => {}
+        }
+        let years = survey.years;
+        Ok(Case { input, content, years })
+    }
+
+    /// Prints the rows of a file, after the first look at all of them.
+    fn file(&mut self, case: &Case) -> Result<(), Problem> {
+        self.reader.believe_pam(self.natives.by_pam());
+        match case.content {
             Content::Nothing => {
-                warn!("{}: the file is empty", input.name);
+                warn!("{}: the file is empty", case.input.name);
                 Ok(())
             }
-            Content::Text => text::replay(self, &input),
-            Content::Json => journal::replay_json(self, &input),
-            Content::Export => journal::replay_export(self, &input),
-            Content::Records(layout) => utmp::replay(self, &input, &layout),
+            Content::Text => text::replay(self, case),
+            Content::Json | Content::Export => journal::replay(self, &case.input, case.content),
+            Content::Records(layout) => utmp::replay(self, &case.input, &layout),
         }
     }
 

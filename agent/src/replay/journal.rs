@@ -7,65 +7,61 @@ use collector_common::parse::journal::export::Next;
 use collector_common::parse::journal::{self, Entry as Found, export};
 use tracing::warn;
 
-use super::input::Input;
+use super::input::{Content, Input};
 use super::{Problem, Replay, Source, at, running, survey};
 use crate::collectors::logins::reader::{Entry, Writer};
 
-/// Prints the logins of `journalctl --output=json`: an entry on each line.
-pub fn replay_json<W: Write>(replay: &mut Replay<W>, input: &Input) -> Result<(), Problem> {
-    survey_accounts(replay, input);
+/// Prints the logins of an exported journal.
+pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, content: Content) -> Result<(), Problem> {
     let name = input.name.clone();
-    let (mut number, mut broken, mut last_us) = (0, 0_u64, 0);
-    survey::each_line(input, |line| {
-        number = line.number;
-        // `--output=json-seq` puts a record separator before each.
-        let bytes = line.bytes.trim_ascii();
-        let bytes = bytes.strip_prefix(&[0x1e]).unwrap_or(bytes);
-        match journal::parse(bytes) {
+    let (mut last, mut last_us, mut broken) = (0, 0, 0_u64);
+    let read = each_entry(input, content, |number, found, bytes| {
+        last = number;
+        let source = Source { file: &name, number, marks: &[], bytes };
+        match found {
             Some(found) => {
                 last_us = found.wall_us;
-                take(replay, &found, &Source { file: &name, number, marks: &[], bytes })
+                take(replay, &found, &source)
             }
             None => {
-                broken += u64::from(!bytes.is_empty());
+                broken += 1;
                 Ok(())
             }
         }
-    })?;
-    finish(replay, &name, number, last_us, broken)
+    });
+    if broken > 0 {
+        warn!("{name}: {broken} of its records are no entries of a journal");
+    }
+    replay.finish(&Source { file: &name, number: last, marks: &[], bytes: &[] }, last_us)?;
+    read
 }
 
-/// Prints the logins of `journalctl --output=export`.
-pub fn replay_export<W: Write>(replay: &mut Replay<W>, input: &Input) -> Result<(), Problem> {
-    survey_accounts(replay, input);
-    let name = input.name.clone();
-    let (mut number, mut broken, mut last_us) = (0, 0, 0);
+/// Gives each entry with its number from 1 and something that tells it from others; nothing for a record that is none.
+pub fn each_entry(
+    input: &Input,
+    content: Content,
+    mut take: impl FnMut(u64, Option<Found>, &[u8]) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    if content == Content::Json {
+        return survey::each_line(input, |line| {
+            // `--output=json-seq` puts a record separator before each.
+            let bytes = line.bytes.trim_ascii();
+            let bytes = bytes.strip_prefix(&[0x1e]).unwrap_or(bytes);
+            if bytes.is_empty() { Ok(()) } else { take(line.number, journal::parse(bytes), bytes) }
+        });
+    }
     let mut reader = input.reader().map_err(Problem::File)?;
-    let failed = loop {
-        match export::next(&mut reader) {
-            Ok(Next::End) => break None,
-            Ok(Next::Broken) => {
-                number += 1;
-                broken += 1;
-            }
-            Ok(Next::Entry(found)) => {
-                number += 1;
-                last_us = found.wall_us;
-                let source = Source { file: &name, number, marks: &[], bytes: found.message.as_bytes() };
-                take(replay, &found, &source)?;
-            }
-            Err(error) => break Some(error),
-        }
-    };
-    drop(reader);
-    finish(replay, &name, number, last_us, broken)?;
-    failed.map_or(Ok(()), |error| Err(Problem::File(input.failure(&error))))
-}
-
-/// A file that breaks off is told when it is read for its entries.
-fn survey_accounts<W: Write>(replay: &mut Replay<W>, input: &Input) {
-    if let Err(problem) = survey::of_journal(input, &mut replay.accounts) {
-        tracing::debug!(?problem, "the first look ended early");
+    let mut number = 0;
+    loop {
+        let found = match export::next(&mut reader) {
+            Ok(Next::End) => return Ok(()),
+            Ok(Next::Broken) => None,
+            Ok(Next::Entry(found)) => Some(found),
+            Err(error) => return Err(Problem::File(input.failure(&error))),
+        };
+        number += 1;
+        let said = found.as_ref().map(|found| found.message.clone()).unwrap_or_default();
+        take(number, found, said.as_bytes())?;
     }
 }
 
@@ -80,11 +76,4 @@ fn take<W: Write>(replay: &mut Replay<W>, found: &Found, source: &Source) -> Res
     let accounts = &replay.accounts;
     let drafts = replay.reader.read(&entry, running(moment), &mut |name| accounts.uid(name));
     replay.print(drafts, source)
-}
-
-fn finish<W: Write>(replay: &mut Replay<W>, name: &str, number: u64, last_us: i64, broken: u64) -> Result<(), Problem> {
-    if broken > 0 {
-        warn!("{name}: {broken} of its records are no entries of a journal");
-    }
-    replay.finish(&Source { file: name, number, marks: &[], bytes: &[] }, last_us)
 }

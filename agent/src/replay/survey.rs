@@ -2,11 +2,13 @@
 
 use std::io::BufRead;
 
+use collector_common::parse::login::attempts::ByPam;
 use collector_common::parse::syslog;
+use tracing::debug;
 
-use super::input::Input;
+use super::input::{Content, Input};
 use super::years::Years;
-use super::{Accounts, Problem};
+use super::{Accounts, Problem, journal};
 use crate::collectors::logins::lines::{Line, Lines};
 
 /// A syslog line has at most 8 KiB by default everywhere; a journal's entry as JSON is several times its message.
@@ -18,39 +20,76 @@ const MAX_TOLD: usize = 10_000;
 /// What PAM writes when a session begins: `session opened for user NAME(uid=N) by ...`.
 const OPENED: &str = "session opened for user ";
 
-/// What was found.
-#[derive(Debug, Default)]
-pub struct Survey {
+/// Which handlers say themselves how attempts ended, in any of the files. Where one does, what PAM writes about the same
+/// attempts accompanies it; where none does, PAM's lines are the attempts. Lines of `sshd` may go to `secure` while those
+/// of PAM go to `messages`, and a copy of one alone still tells who got in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Natives {
+    ssh: bool,
+    console: bool,
+    console_root: bool,
+}
+
+/// What is found in a file.
+pub struct Survey<'a> {
     /// For lines without a year.
     pub years: Years,
-    /// Lines of a form that is known.
-    pub known: u64,
-    /// All lines.
-    pub lines: u64,
+    accounts: &'a mut Accounts,
+    natives: &'a mut Natives,
 }
 
-/// Looks through a log of lines.
-pub fn of_text(input: &Input, accounts: &mut Accounts) -> Result<Survey, Problem> {
-    let mut survey = Survey::default();
-    each_line(input, |line| {
-        survey.lines = line.number;
-        let text = String::from_utf8_lossy(&line.bytes);
-        if let Some(parsed) = syslog::parse(&text) {
-            survey.known += 1;
-            survey.years.note(line.number, &parsed.stamp);
-            learn(accounts, parsed.message);
+impl Natives {
+    /// What PAM's lines are to be believed in.
+    pub fn by_pam(self) -> ByPam {
+        ByPam { ssh: !self.ssh, console: !self.console, console_root: !self.console_root }
+    }
+
+    fn note(&mut self, ident: &str, message: &str) {
+        let starts = |words: &[&str]| words.iter().any(|word| message.starts_with(word));
+        match ident {
+            "sshd" | "sshd-session" | "sshd-auth" => {
+                self.ssh |= starts(&["Accepted ", "Failed ", "message repeated "]);
+            }
+            "login" => {
+                self.console |= starts(&["LOGIN ON "]) || message.contains("' logged in  on '");
+                self.console_root |= starts(&["ROOT LOGIN ", "root login on "]);
+            }
+            _ => {}
         }
-        Ok(())
-    })?;
-    Ok(survey)
+    }
 }
 
-/// Looks through an export of a journal for what it says of accounts.
-pub fn of_journal(input: &Input, accounts: &mut Accounts) -> Result<(), Problem> {
-    each_line(input, |line| {
-        learn(accounts, &String::from_utf8_lossy(&line.bytes));
-        Ok(())
-    })
+impl<'a> Survey<'a> {
+    /// Nothing found yet.
+    pub fn new(accounts: &'a mut Accounts, natives: &'a mut Natives) -> Survey<'a> {
+        Survey { years: Years::default(), accounts, natives }
+    }
+
+    /// Looks through a log of lines. What cannot be read is told when it is read for its rows.
+    pub fn text(&mut self, input: &Input) {
+        let looked = each_line(input, |line| {
+            let text = String::from_utf8_lossy(&line.bytes);
+            if let Some(parsed) = syslog::parse(&text) {
+                self.years.note(line.number, &parsed.stamp);
+                self.natives.note(parsed.ident, parsed.message);
+                learn(self.accounts, parsed.message);
+            }
+            Ok(())
+        });
+        debug!(?looked, file = input.name, "the first look");
+    }
+
+    /// Looks through an exported journal; lines that anybody may have written tell nothing.
+    pub fn journal(&mut self, input: &Input, content: Content) {
+        let looked = journal::each_entry(input, content, |_, found, _| {
+            if let Some(found) = found.filter(|found| !found.is_vouched_for || found.uid == Some(0)) {
+                self.natives.note(&found.ident, &found.message);
+                learn(self.accounts, &found.message);
+            }
+            Ok(())
+        });
+        debug!(?looked, file = input.name, "the first look");
+    }
 }
 
 /// Keeps the uid that a line says an account has. The first word counts.

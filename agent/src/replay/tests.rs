@@ -27,8 +27,9 @@ fn replayed(files: &[PathBuf], passwd: Option<&str>, format: Format) -> (String,
     };
     let mut replay = Replay::new(printer, passwd.map(accounts::uids), Vec::new());
     let mut refused = Vec::new();
-    for file in files {
-        match replay.file(file) {
+    let cases: Vec<_> = files.iter().map(|file| replay.look_into(file)).collect();
+    for case in cases {
+        match case.and_then(|case| replay.file(&case)) {
             Ok(()) => {}
             Err(Problem::File(why) | Problem::Output(why)) => refused.push(why),
         }
@@ -83,6 +84,31 @@ fn a_log_without_years_is_dated_numbered_and_kept_in_order() {
     let log = fs::read(repository("tests/fixtures/replay/yearless.log")).unwrap();
     let path = written(directory.path(), "auth.log", &log, NOVEMBER);
     check_golden("yearless.golden.jsonl", rows(&[path], None));
+}
+
+#[test]
+fn shapes_of_old_daemons_give_an_attempt_a_row() {
+    for name in ["openssh-6.6", "pam-only"] {
+        let directory = tempfile::tempdir().unwrap();
+        let log = fs::read(repository("tests/fixtures/replay").join(format!("{name}.log"))).unwrap();
+        let path = written(directory.path(), "messages", &log, NOVEMBER);
+        check_golden(&format!("{name}.golden.jsonl"), rows(&[path], None));
+    }
+}
+
+#[test]
+fn what_pam_tells_is_no_attempt_where_the_handler_tells_it_in_any_of_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let of_pam = fs::read(repository("tests/fixtures/replay/pam-only.log")).unwrap();
+    let messages = written(directory.path(), "messages", &of_pam, NOVEMBER);
+    let line = "Jun 14 15:16:03 combo sshd[19939]: Failed password for root from 203.0.113.4 port 9 ssh2\n";
+    let secure = written(directory.path(), "secure", line.as_bytes(), NOVEMBER);
+    let of_ssh = |files: &[PathBuf]| {
+        let found = rows(files, None);
+        found.iter().filter(|row| row["Executable"] == "/usr/sbin/sshd").count()
+    };
+    assert_eq!(of_ssh(std::slice::from_ref(&messages)), 5);
+    assert_eq!(of_ssh(&[messages, secure]), 1);
 }
 
 #[test]

@@ -7,22 +7,20 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::input::Input;
-use super::survey::{self, Survey};
-use super::{Problem, Replay, Source, at, running};
+use super::years::Years;
+use super::{Case, Problem, Replay, Source, at, running, survey};
 use crate::collectors::logins::reader::{Entry, Writer};
 
 /// Prints the logins of a log.
-pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input) -> Result<(), Problem> {
-    let (survey, broken) = match survey::of_text(input, &mut replay.accounts) {
-        Ok(survey) => (survey, false),
-        // What can be read is read again below, and the same failure is told then.
-        Err(Problem::File(_)) => (Survey::default(), true),
-        Err(problem) => return Err(problem),
-    };
+pub fn replay<W: Write>(replay: &mut Replay<W>, case: &Case) -> Result<(), Problem> {
+    let Case { input, years, .. } = case;
     let zone = replay.zone();
     let limit_us = replay.year.and_then(|year| end_of(year, &zone)).unwrap_or(input.modified_us);
-    say(&survey, input, broken);
-    let mut dates = survey.years.dates(limit_us, &zone);
+    if years.are_needed() {
+        say(years, input);
+    }
+    let mut dates = years.dates(limit_us, &zone);
+    let mut known = 0_u64;
     let mut last_us = limit_us;
     let name = input.name.clone();
     let mut number = 0;
@@ -30,6 +28,7 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input) -> Result<(), Pro
         number = line.number;
         let text = String::from_utf8_lossy(&line.bytes);
         let parsed = syslog::parse(&text);
+        known += u64::from(parsed.is_some());
         let stamp = parsed.as_ref().map(|parsed| parsed.stamp);
         let (wall_us, is_unset) = match &stamp {
             Some(stamp) => dates.wall_us(line.number, stamp, &zone),
@@ -52,22 +51,20 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input) -> Result<(), Pro
         };
         replay.print(drafts, &Source { file: &name, number: line.number, marks, bytes: &line.bytes })
     })?;
+    if known == 0 {
+        warn!("{name}: none of its {number} lines has the form of a log");
+    }
     replay.finish(&Source { file: &name, number, marks: &[], bytes: &[] }, last_us)
 }
 
 /// Says what was assumed.
-fn say(survey: &Survey, input: &Input, broken: bool) {
-    if survey.known == 0 && !broken {
-        warn!("{}: none of its {} lines has the form of a log", input.name, survey.lines);
-    }
-    if survey.years.are_needed() {
-        let written = Timestamp::from_microsecond(input.modified_us).unwrap_or(Timestamp::UNIX_EPOCH);
-        info!(
-            "{}: lines have no year; it is counted back from when the file was written ({written}) over {} New Years; --year names it",
-            input.name,
-            survey.years.passed()
-        );
-    }
+fn say(years: &Years, input: &Input) {
+    let written = Timestamp::from_microsecond(input.modified_us).unwrap_or(Timestamp::UNIX_EPOCH);
+    info!(
+        "{}: lines have no year; it is counted back from when the file was written ({written}) over {} New Years; --year names it",
+        input.name,
+        years.passed()
+    );
 }
 
 fn end_of(year: i16, zone: &jiff::tz::TimeZone) -> Option<i64> {

@@ -39,12 +39,11 @@ enum Book {
 pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, layout: &Layout) -> Result<(), Problem> {
     let mut first = FirstLook::default();
     // A file that breaks off is told when it is read for its rows.
-    if let Err(Problem::File(words)) = each_record(input, layout, |_, record| {
+    let looked = each_record(input, layout, |_, record| {
         first.note(record);
         Ok(())
-    }) {
-        tracing::debug!(words, "the first look ended early");
-    }
+    });
+    tracing::debug!(?looked, file = input.name, "the first look");
     let book = match input.file_name() {
         name if name.contains("btmp") => Book::Failures,
         name if name.contains("tmp") => Book::Sessions,
@@ -52,7 +51,7 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, layout: &Layout) 
     };
     let name = input.name.clone();
     let mut told = HashMap::new();
-    each_record(input, layout, |number, record| {
+    let damaged = each_record(input, layout, |number, record| {
         let attempt = match book {
             Book::Sessions => session(record),
             Book::Failures => failure(replay, &first, &mut told, record),
@@ -64,15 +63,19 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, layout: &Layout) 
         let draft = Draft::new(at(record.wall_us), Payload::Login(vec![row]));
         let facts = [record.line.as_str(), &record.user, &record.host].concat();
         replay.print(vec![draft], &Source { file: &name, number, marks: &[], bytes: facts.as_bytes() })
-    })
+    })?;
+    if damaged > 0 {
+        warn!("{name}: {damaged} of its records are damaged and passed over");
+    }
+    Ok(())
 }
 
-/// Gives each record that can be true; damaged ones keep their number.
+/// Gives each record that can be true, and how many are damaged; those keep their number.
 fn each_record(
     input: &Input,
     layout: &Layout,
     mut take: impl FnMut(u64, &Record) -> Result<(), Problem>,
-) -> Result<(), Problem> {
+) -> Result<u64, Problem> {
     let mut reader = input.reader().map_err(Problem::File)?;
     let mut bytes = vec![0; layout.record_bytes];
     let (mut number, mut damaged) = (0, 0_u64);
@@ -88,10 +91,7 @@ fn each_record(
         }
     };
     drop(reader);
-    if damaged > 0 {
-        warn!("{}: {damaged} of its {number} records are damaged and passed over", input.name);
-    }
-    failed.map_or(Ok(()), |error| Err(Problem::File(input.failure(&error))))
+    failed.map_or(Ok(damaged), |error| Err(Problem::File(input.failure(&error))))
 }
 
 /// What has to be known of all records before the first becomes a row.

@@ -220,10 +220,19 @@ fn tag(rest: &str) -> (&str, Option<u32>, &str) {
     let Some((tag, message)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|tag| (tag, ""))) else {
         return ("", None, rest);
     };
+    // The login of util-linux before 2.21 names its process by whom it serves, and the C library takes what is behind
+    // the first word of `login -- USER` for the program.
+    let (is_login, tag) = tag.strip_prefix("-- ").map_or((false, tag), |user| (true, user));
     if tag.contains(' ') {
         return ("", None, rest);
     }
+    if is_login {
+        let pid = tag.strip_suffix(']').and_then(|tag| tag.rsplit_once('[')).and_then(|(_, pid)| pid.parse().ok());
+        return ("login", pid, message);
+    }
     match tag.strip_suffix(']').and_then(|tag| tag.split_once('[')) {
+        // Metalog puts the whole name into brackets.
+        Some(("", ident)) => (ident, None, message),
         Some((ident, pid)) => (ident, pid.parse().ok(), message),
         None => (tag, None, message),
     }
@@ -252,6 +261,21 @@ mod tests {
             ("Thu Nov 24 02:53:32 2026 [17.250] authpriv.warn dropbear[123]: a", None, "dropbear", Some(123), "a"),
             ("<38>1 2019-07-08T17:40:16.954167-04:00 h sshd 57915 - - a b", Some("h"), "sshd", Some(57915), "a b"),
             (r#"<38>1 2019-07-08T17:40:16Z - sshd 5 - [m a="]\""][n] a b"#, None, "sshd", Some(5), "a b"),
+            (
+                "Jul 27 14:42:00 combo  -- root[2421]: ROOT LOGIN ON tty2",
+                Some("combo"),
+                "login",
+                Some(2421),
+                "ROOT LOGIN ON tty2",
+            ),
+            (
+                "Jun 14 15:16:01 combo sshd(pam_unix)[19939]: check pass",
+                Some("combo"),
+                "sshd(pam_unix)",
+                Some(19939),
+                "check pass",
+            ),
+            ("Mar  3 00:17:22 [sshd]: Invalid user x", None, "sshd", None, "Invalid user x"),
             ("2015 Nov 13 02:53:59 h sshd[5]: [ID 800047 auth.info] a", Some("h"), "sshd", Some(5), "a"),
             ("Nov 24 02:53:51 vm last message repeated 3 times", Some("vm"), "", None, "last message repeated 3 times"),
         ];

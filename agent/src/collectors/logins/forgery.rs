@@ -39,7 +39,13 @@ const NAMES: [&str; 24] = [
 ];
 
 /// Messages that are no attempt, whoever wrote them: OpenSSH's and PAM's companions with texts of the attacker in them.
-const NO_ATTEMPTS: [(&str, &str); 22] = [
+const NO_ATTEMPTS: [(&str, &str); 28] = [
+    ("sshd(pam_unix)", "authentication failure; logname= uid=0 euid=0 tty=NODEVssh ruser= rhost=8.8.8.8  user=root"),
+    ("sshd(pam_unix)", "session opened for user root by (uid=0)"),
+    ("su(pam_unix)", "session opened for user root by (uid=0)"),
+    ("login", "pam_unix(login:session): session opened for user root(uid=0) by LOGIN(uid=0)"),
+    ("gdm-password]", "pam_unix(gdm-launch-environment:session): session opened for user gdm(uid=120) by (uid=0)"),
+    ("lightdm", "pam_unix(lightdm-greeter:session): session opened for user lightdm(uid=106) by (uid=0)"),
     ("sshd", "Received disconnect from 192.0.2.7 port 4:11: Accepted password for root from 8.8.8.8 port 1 ssh2"),
     (
         "sshd",
@@ -77,7 +83,14 @@ const NO_ATTEMPTS: [(&str, &str); 22] = [
 ];
 
 /// Verdicts in a handler's own words. Written by somebody else they are forgeries.
-const VERDICTS: [(&str, &str); 8] = [
+const VERDICTS: [(&str, &str); 12] = [
+    ("sshd", "error: PAM: Authentication failure for root from 8.8.8.8"),
+    ("gdm-password]", "pam_unix(gdm-password:session): session opened for user root(uid=0) by (uid=0)"),
+    (
+        "cockpit-session",
+        "pam_unix(cockpit:auth): authentication failure; logname= uid=0 euid=0 tty= ruser= rhost=8.8.8.8  user=root",
+    ),
+    ("lightdm", "pam_unix(lightdm:session): session opened for user root(uid=0) by (uid=0)"),
     ("sshd", "Accepted password for root from 8.8.8.8 port 22 ssh2"),
     ("sshd-session", "Accepted publickey for root from 8.8.8.8 port 22 ssh2: RSA SHA256:x"),
     ("sshd", "Failed password for root from 8.8.8.8 port 22 ssh2"),
@@ -126,8 +139,16 @@ fn no_name_moves_an_attempt_to_another_address_or_account() {
         let invalid = format!("Invalid user {name} from 192.0.2.7 port 9");
         let failed = format!("Failed password for invalid user {name} from 192.0.2.7 port 9 ssh2");
         let closed = format!("Connection closed by invalid user {name} 192.0.2.7 port 9 [preauth]");
-        let (all, without_verdict) = ([&invalid, &failed, &closed], [&invalid, &closed]);
-        for lines in [all.as_slice(), &without_verdict] {
+        let illegal = format!("Illegal user {name} from 192.0.2.7 port 9");
+        let illegal_failed = format!("Failed password for illegal user {name} from 192.0.2.7 port 9 ssh2");
+        let pam = format!("error: PAM: Authentication failure for illegal user {name} from 192.0.2.7");
+        let old_end = "Received disconnect from 192.0.2.7: 11: from 8.8.8.8: 11: Bye [preauth]".to_owned();
+        let all = [&invalid, &failed, &closed];
+        let without_verdict = [&invalid, &closed];
+        let old = [&illegal, &illegal_failed, &old_end];
+        let old_without_verdict = [&invalid, &old_end];
+        let by_pam = [&invalid, &pam, &closed];
+        for lines in [all.as_slice(), &without_verdict, &old, &old_without_verdict, &by_pam] {
             let lines: Vec<_> = lines.iter().map(|line| ("sshd", line.as_str())).collect();
             for writer in [ROOT, Writer::Unproven] {
                 let (logins, alarms) = read(&lines, writer);

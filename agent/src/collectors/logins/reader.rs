@@ -3,7 +3,7 @@
 use collector_common::clock::Reading;
 use collector_common::collector::Draft;
 use collector_common::event::payload::{Diagnostic, ExtraDetails, Login, Payload, Severity};
-use collector_common::parse::login::attempts::Attempts;
+use collector_common::parse::login::attempts::{Attempts, ByPam};
 use collector_common::parse::login::{self, Account, Handler, Remark, Verdict};
 
 /// One line of a log.
@@ -70,14 +70,15 @@ impl Reader {
         let (times, message) =
             login::repeated(entry.message).map_or((None, entry.message), |(n, text)| (Some(n), text));
         if !entry.writer.can_be(handler) {
-            return if handler.claims_verdict(message) { self.forged(entry, now) } else { Vec::new() };
+            return if handler.claims_verdict(entry.ident, message) { self.forged(entry, now) } else { Vec::new() };
         }
-        let remark = handler.read(message);
-        if remark == Remark::Hidden {
+        let remark = handler.read(entry.ident, message);
+        let is_hidden = remark == Remark::RefusedMore && self.attempts.is_told_by_pam(handler, None);
+        if remark == Remark::Hidden || is_hidden {
             return self.hidden(entry, now);
         }
         // A closing line that came several times is still one attempt of one connection.
-        let times = times.filter(|_| matches!(remark, Remark::Verdict(_)));
+        let times = times.filter(|_| matches!(remark, Remark::Verdict(_) | Remark::Refused(_)));
         let Some((pid, verdict)) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark) else {
             return Vec::new();
         };
@@ -89,12 +90,17 @@ impl Reader {
         }
     }
 
+    /// Says in what PAM's lines are attempts.
+    pub fn believe_pam(&mut self, by_pam: ByPam) {
+        self.attempts.by_pam = by_pam;
+    }
+
     /// Takes in a line that was read before this process began: what it says of a connection that may still be open
     /// counts, but it is no event a second time.
     pub fn remember(&mut self, entry: &Entry) {
         if let Some(handler) = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler)) {
             let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
-            self.attempts.judge(handler, entry.pid.unwrap_or(0), handler.read(message));
+            self.attempts.judge(handler, entry.pid.unwrap_or(0), handler.read(entry.ident, message));
         }
     }
 
