@@ -25,7 +25,7 @@ use self::sink::{End, Sink};
 pub(crate) mod accounts;
 mod file;
 mod journal;
-pub(crate) mod lines;
+mod lines;
 mod place;
 pub(crate) mod reader;
 mod sink;

@@ -43,11 +43,11 @@ pub fn each_entry(
     mut take: impl FnMut(u64, Option<Found>, &[u8]) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     if content == Content::Json {
-        return survey::each_line(input, |line| {
+        return survey::each_line(input, |number, line| {
             // `--output=json-seq` puts a record separator before each.
-            let bytes = line.bytes.trim_ascii();
+            let bytes = line.trim_ascii();
             let bytes = bytes.strip_prefix(&[0x1e]).unwrap_or(bytes);
-            if bytes.is_empty() { Ok(()) } else { take(line.number, journal::parse(bytes), bytes) }
+            if bytes.is_empty() { Ok(()) } else { take(number, journal::parse(bytes), bytes) }
         });
     }
     let mut reader = input.reader().map_err(Problem::File)?;

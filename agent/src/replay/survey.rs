@@ -4,15 +4,18 @@ use std::io::BufRead;
 
 use collector_common::parse::login::attempts::ByPam;
 use collector_common::parse::syslog;
+use memchr::{memchr, memmem};
 use tracing::debug;
 
 use super::input::{Content, Input};
 use super::years::Years;
 use super::{Accounts, Problem, journal};
-use crate::collectors::logins::lines::{Line, Lines};
 
 /// A syslog line has at most 8 KiB by default everywhere; a journal's entry as JSON is several times its message.
 const MAX_LINE_BYTES: usize = 256 * 1024;
+
+/// `Nov 24`, which a line without a year begins with.
+const DAY_BYTES: usize = 6;
 
 /// The most accounts whose uid is taken from a log.
 const MAX_TOLD: usize = 10_000;
@@ -67,16 +70,27 @@ impl<'a> Survey<'a> {
 
     /// Looks through a log of lines. What cannot be read is told when it is read for its rows.
     pub fn text(&mut self, input: &Input) {
-        let looked = each_line(input, |line| {
-            let text = String::from_utf8_lossy(&line.bytes);
-            if let Some(parsed) = syslog::parse(&text) {
-                self.years.note(line.number, &parsed.stamp);
+        let mut day = [0; DAY_BYTES];
+        let looked = each_line(input, |number, line| {
+            // Most lines are of the same day as the one above them and about nobody new.
+            if line.starts_with(&day) && !self.may_tell(line) {
+                return Ok(());
+            }
+            if let Some(parsed) = syslog::parse(&String::from_utf8_lossy(line)) {
+                self.years.note(number, &parsed.stamp);
                 self.natives.note(parsed.ident, parsed.message);
                 learn(self.accounts, parsed.message);
+                day = line.first_chunk().copied().filter(|day| day[0].is_ascii_alphabetic()).unwrap_or_default();
             }
             Ok(())
         });
         debug!(?looked, file = input.name, "the first look");
+    }
+
+    /// Whether a line may say more than its date.
+    fn may_tell(&self, line: &[u8]) -> bool {
+        let has = |word: &str| memmem::find(line, word.as_bytes()).is_some();
+        has(OPENED) || has("login") || has("LOGIN") || (!self.natives.ssh && has("sshd"))
     }
 
     /// Looks through an exported journal; lines that anybody may have written tell nothing.
@@ -110,30 +124,54 @@ fn learn(accounts: &mut Accounts, text: &str) {
     }
 }
 
-/// Gives each line of a file to `take`, the half line at its end too. Lines that are too long are passed over, and keep
-/// their number.
-pub fn each_line(input: &Input, mut take: impl FnMut(&Line) -> Result<(), Problem>) -> Result<(), Problem> {
-    let mut lines = Lines::new(MAX_LINE_BYTES);
+/// Gives each line of a file to `take` with its number from 1, the half line at its end too. NULs, which a power cut
+/// leaves, are left out; lines that are too long are passed over, and keep their number.
+pub fn each_line(input: &Input, mut take: impl FnMut(u64, &[u8]) -> Result<(), Problem>) -> Result<(), Problem> {
     let mut reader = input.reader().map_err(Problem::File)?;
+    let mut half = Vec::new();
+    let (mut number, mut too_long) = (1, false);
     let failed = loop {
         let bytes = match reader.fill_buf() {
             Ok([]) => break None,
             Ok(bytes) => bytes,
             Err(error) => break Some(error),
         };
-        for line in lines.feed(bytes) {
-            take(&line)?;
+        let mut rest = bytes;
+        while let Some(end) = memchr(b'\n', rest) {
+            let (line, behind) = (&rest[..end], &rest[end + 1..]);
+            if !too_long {
+                match half.as_slice() {
+                    [] => without_nuls(line, |line| take(number, line))?,
+                    _ => {
+                        half.extend_from_slice(line);
+                        without_nuls(&half, |line| take(number, line))?;
+                    }
+                }
+            }
+            half.clear();
+            too_long = false;
+            number += 1;
+            rest = behind;
+        }
+        too_long |= half.len() + rest.len() > MAX_LINE_BYTES;
+        if too_long {
+            half = Vec::new();
+        } else {
+            half.extend_from_slice(rest);
         }
         let read = bytes.len();
         reader.consume(read);
     };
-    drop(reader);
-    if let Some(line) = lines.finish() {
-        take(&line)?;
+    if !half.is_empty() {
+        without_nuls(&half, |line| take(number, line))?;
     }
-    match failed {
-        Some(error) => Err(Problem::File(input.failure(&error))),
-        None => Ok(()),
+    failed.map_or(Ok(()), |error| Err(Problem::File(input.failure(&error))))
+}
+
+fn without_nuls<T>(line: &[u8], take: impl FnOnce(&[u8]) -> T) -> T {
+    match memchr(0, line) {
+        None => take(line),
+        Some(_) => take(&line.iter().copied().filter(|byte| *byte != 0).collect::<Vec<_>>()),
     }
 }
 

@@ -23,38 +23,37 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, case: &Case) -> Result<(), Probl
     let mut known = 0_u64;
     let mut last_us = limit_us;
     let name = input.name.clone();
-    let mut number = 0;
-    survey::each_line(input, |line| {
-        number = line.number;
-        let text = String::from_utf8_lossy(&line.bytes);
+    let mut last = 0;
+    survey::each_line(input, |number, line| {
+        last = number;
+        let text = String::from_utf8_lossy(line);
         let parsed = syslog::parse(&text);
         known += u64::from(parsed.is_some());
         let stamp = parsed.as_ref().map(|parsed| parsed.stamp);
-        let (wall_us, is_unset) = match &stamp {
-            Some(stamp) => dates.wall_us(line.number, stamp, &zone),
-            None => (None, false),
-        };
-        last_us = wall_us.unwrap_or(last_us);
         // A line of no known form still ends what "last message repeated" may speak of.
         let (ident, pid, message) = parsed.map_or(("", None, ""), |parsed| (parsed.ident, parsed.pid, parsed.message));
         let entry = Entry { at: at(last_us), ident, pid, message, writer: Writer::Unproven };
         let accounts = &replay.accounts;
-        let drafts = replay.reader.read(&entry, running(entry.at), &mut |name| accounts.uid(name));
+        let mut drafts = replay.reader.read(&entry, running(entry.at), &mut |name| accounts.uid(name));
         if drafts.is_empty() {
             return Ok(());
         }
+        // Only now, because most lines are no attempt and need no date.
+        let (wall_us, is_unset) = stamp.as_ref().map_or((None, false), |stamp| dates.wall_us(number, stamp, &zone));
+        last_us = wall_us.unwrap_or(last_us);
+        drafts.iter_mut().for_each(|draft| draft.at = at(last_us));
         let inferred = matches!(stamp, Some(Stamp::Yearless { .. }));
         let marks: &[&'static str] = match (inferred, is_unset) {
             (true, true) => &["YearInferred", "ClockSuspect"],
             (true, false) => &["YearInferred"],
             (false, _) => &[],
         };
-        replay.print(drafts, &Source { file: &name, number: line.number, marks, bytes: &line.bytes })
+        replay.print(drafts, &Source { file: &name, number, marks, bytes: line })
     })?;
     if known == 0 {
-        warn!("{name}: none of its {number} lines has the form of a log");
+        warn!("{name}: none of its {last} lines has the form of a log");
     }
-    replay.finish(&Source { file: &name, number, marks: &[], bytes: &[] }, last_us)
+    replay.finish(&Source { file: &name, number: last, marks: &[], bytes: &[] }, last_us)
 }
 
 /// Says what was assumed.

@@ -6,6 +6,7 @@
 //! busybox syslogd                 Nov 24 02:53:59 board auth.info sshd[77]: ...            -S: no host, no facility
 //! OpenWrt logread                 Thu Nov 24 02:53:32 2026 authpriv.warn dropbear[9]: ...
 //! RFC 5424                        <38>1 2019-07-08T17:40:16.954-04:00 board sshd 57915 - - ...
+//! journalctl -o short-full        Tue 2026-11-24 02:53:51 UTC board sshd[77]: ...
 //! sysklogd                        Nov 24 02:53:51 board last message repeated 3 times
 //! ```
 
@@ -160,6 +161,9 @@ fn stamp(line: &str) -> Option<(Stamp, &str)> {
         let stamp = absolute.or_else(|_| first.parse::<DateTime>().map(Stamp::Civil)).ok()?;
         return Some((stamp, rest));
     }
+    if let Some(stamp) = dashed(first, rest) {
+        return Some(stamp);
+    }
     let mut month = first;
     let mut year = None;
     let year_last = WEEKDAYS.contains(&first);
@@ -191,6 +195,27 @@ fn stamp(line: &str) -> Option<(Stamp, &str)> {
         None => Stamp::Yearless { month, day, time },
     };
     Some((stamp, rest))
+}
+
+/// `2026-11-24 02:53:32 ` and, with `journalctl -o short-full`, `Tue 2026-11-24 02:53:32 UTC `. Only UTC is a zone that a
+/// name tells.
+fn dashed<'a>(first: &'a str, rest: &'a str) -> Option<(Stamp, &'a str)> {
+    let (date, rest, has_zone) = match WEEKDAYS.contains(&first) {
+        true => (word(rest).0, word(rest).1, true),
+        false => (first, rest, false),
+    };
+    let date = Some(date).filter(|date| date.len() == 10)?.parse::<Date>().ok()?;
+    let (time, rest) = word(rest);
+    let time = time.replace(',', ".").parse::<jiff::civil::Time>().ok()?;
+    let at = date.to_datetime(time);
+    if !has_zone {
+        return Some((Stamp::Civil(at), rest));
+    }
+    let (zone, rest) = word(rest);
+    match zone {
+        "UTC" => Some((Stamp::Absolute(TimeZone::UTC.to_timestamp(at).ok()?.as_microsecond()), rest)),
+        _ => Some((Stamp::Civil(at), rest)),
+    }
 }
 
 fn is_facility(text: &str) -> bool {
@@ -276,6 +301,8 @@ mod tests {
                 "check pass",
             ),
             ("Mar  3 00:17:22 [sshd]: Invalid user x", None, "sshd", None, "Invalid user x"),
+            ("2026-11-24 02:53:32,123 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Tue 2026-11-24 02:53:32 UTC vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("2015 Nov 13 02:53:59 h sshd[5]: [ID 800047 auth.info] a", Some("h"), "sshd", Some(5), "a"),
             ("Nov 24 02:53:51 vm last message repeated 3 times", Some("vm"), "", None, "last message repeated 3 times"),
         ];

@@ -10,8 +10,6 @@ pub struct Line {
     pub bytes: Vec<u8>,
     /// How many bytes were fed up to and with the line's end.
     pub end: u64,
-    /// Its number from 1; skipped lines have theirs.
-    pub number: u64,
 }
 
 /// The lines in a stream of bytes.
@@ -21,14 +19,13 @@ pub struct Lines {
     half: Vec<u8>,
     skipping: bool,
     fed: u64,
-    ended: u64,
     skipped: u64,
 }
 
 impl Lines {
     /// Lines of at most `max_bytes`.
     pub fn new(max_bytes: usize) -> Lines {
-        Lines { max_bytes, half: Vec::new(), skipping: false, fed: 0, ended: 0, skipped: 0 }
+        Lines { max_bytes, half: Vec::new(), skipping: false, fed: 0, skipped: 0 }
     }
 
     /// The lines that end within these bytes.
@@ -40,7 +37,6 @@ impl Lines {
                 Some((b'\n', text)) => (text, true),
                 _ => (part, false),
             };
-            self.ended += u64::from(ended);
             match (self.skipping, text.contains(&0)) {
                 (true, _) => {}
                 (false, false) => self.half.extend_from_slice(text),
@@ -52,7 +48,7 @@ impl Lines {
                 self.skipped += 1;
             }
             if ended && !std::mem::take(&mut self.skipping) {
-                lines.push(Line { bytes: std::mem::take(&mut self.half), end: self.fed, number: self.ended });
+                lines.push(Line { bytes: std::mem::take(&mut self.half), end: self.fed });
             }
         }
         lines
@@ -61,7 +57,7 @@ impl Lines {
     /// The half line at the end, when nothing will follow it.
     pub fn finish(&mut self) -> Option<Line> {
         let bytes = std::mem::take(&mut self.half);
-        (!bytes.is_empty()).then_some(Line { bytes, end: self.fed, number: self.ended + 1 })
+        (!bytes.is_empty()).then_some(Line { bytes, end: self.fed })
     }
 
     /// Takes the number of lines that were skipped since the last call.
@@ -81,15 +77,15 @@ mod tests {
         assert_eq!(
             lines.feed(b"c\n\0\0de\n\n"),
             [
-                Line { bytes: b"abc".to_vec(), end: 4, number: 1 },
-                Line { bytes: b"de".to_vec(), end: 9, number: 2 },
-                Line { bytes: Vec::new(), end: 10, number: 3 },
+                Line { bytes: b"abc".to_vec(), end: 4 },
+                Line { bytes: b"de".to_vec(), end: 9 },
+                Line { bytes: Vec::new(), end: 10 },
             ]
         );
         assert_eq!(lines.feed(b"12345"), []);
-        assert_eq!(lines.feed(b"6789\nok\nrest"), [Line { bytes: b"ok".to_vec(), end: 23, number: 5 }]);
+        assert_eq!(lines.feed(b"6789\nok\nrest"), [Line { bytes: b"ok".to_vec(), end: 23 }]);
         assert_eq!((lines.take_skipped(), lines.take_skipped()), (1, 0));
-        assert_eq!(lines.finish(), Some(Line { bytes: b"rest".to_vec(), end: 27, number: 6 }));
+        assert_eq!(lines.finish(), Some(Line { bytes: b"rest".to_vec(), end: 27 }));
         assert_eq!(lines.finish(), None);
     }
 }

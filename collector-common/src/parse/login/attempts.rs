@@ -4,7 +4,7 @@
 //! process and a peer: a line about another peer begins a new one. The number of records is bounded; the oldest goes
 //! first, and then a closing line may count an attempt that was told before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::openssh::KEYBOARD_INTERACTIVE_PAM;
 use super::{Account, Handler, Peer, Remark, Verdict};
@@ -21,7 +21,8 @@ pub struct Attempts {
     connections: BTreeMap<(Handler, u32), Connection>,
     /// The process that refused somebody last at a console, and where from: PAM's word that he came in names no peer.
     console: Option<(u32, Peer)>,
-    clock: u64,
+    /// The keys of `connections`, the oldest first.
+    order: VecDeque<(Handler, u32)>,
 }
 
 /// What only PAM tells in a log. A log that is looked through first can be found to be such a one; in a live one the
@@ -38,7 +39,6 @@ pub struct ByPam {
 
 #[derive(Debug, Default)]
 struct Connection {
-    touched: u64,
     peer: Peer,
     /// Seen from its beginning.
     opened: bool,
@@ -57,7 +57,7 @@ impl Attempts {
             // Nobody's connection stands behind a console login; but PAM has just said whether the name is an account.
             Remark::Verdict(mut verdict) if handler == Handler::Console => {
                 self.console = Some((pid, verdict.peer.clone()));
-                let named = self.connections.remove(&(handler, pid)).and_then(|connection| connection.named);
+                let named = self.connections.get_mut(&(handler, pid)).and_then(|connection| connection.named.take());
                 if let (Account::Typed(typed), Some(named)) = (&verdict.account, named)
                     && !matches!(&named, Account::Known(name) if name != typed)
                 {
@@ -80,8 +80,8 @@ impl Attempts {
                 None
             }
             Remark::Opened(peer) => {
-                self.connections.remove(&(handler, pid));
-                self.connection(handler, pid, &peer).opened = true;
+                let connection = self.connection(handler, pid, &peer);
+                *connection = Connection { peer, opened: true, ..Connection::default() };
                 None
             }
             Remark::Named { account, peer } => {
@@ -142,16 +142,18 @@ impl Attempts {
     /// The record of this process and peer, a new one if the process served another peer before.
     fn connection(&mut self, handler: Handler, pid: u32, peer: &Peer) -> &mut Connection {
         let key = (handler, pid);
-        self.clock += 1;
-        if !self.connections.contains_key(&key) && self.connections.len() >= MAX_CONNECTIONS {
-            let oldest = self.connections.iter().min_by_key(|(_, connection)| connection.touched).map(|(key, _)| *key);
-            oldest.and_then(|key| self.connections.remove(&key));
+        if !self.connections.contains_key(&key) {
+            if self.order.len() >= MAX_CONNECTIONS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.connections.remove(&oldest);
+            }
+            self.order.push_back(key);
         }
         let connection = self.connections.entry(key).or_default();
         if !connection.peer.agrees_with(peer) {
             *connection = Connection::default();
         }
-        connection.touched = self.clock;
         connection.peer.complete_from(peer);
         connection
     }
@@ -358,6 +360,6 @@ mod tests {
             let line = "Invalid user bob from 192.0.2.7 port 9";
             attempts.judge(Handler::OpenSsh, pid, Handler::OpenSsh.read("", line));
         }
-        assert_eq!(attempts.connections.len(), MAX_CONNECTIONS);
+        assert_eq!((attempts.connections.len(), attempts.order.len()), (MAX_CONNECTIONS, MAX_CONNECTIONS));
     }
 }

@@ -32,6 +32,7 @@ pub const KEYBOARD_INTERACTIVE_PAM: &str = "keyboard-interactive/pam";
 
 /// Reads one message of `sshd`.
 pub fn read(message: &str) -> Remark {
+    let message = message.trim_end();
     let (message, preauth) = match message.strip_suffix(" [preauth]") {
         Some(message) => (message, true),
         None => (message, false),
