@@ -47,15 +47,15 @@ impl Printer {
     /// A sentence when standard output is closed.
     pub fn print(&self, draft: Draft) -> Result<(), String> {
         let mut stdout = io::stdout().lock();
-        self.write(draft, &mut stdout)?;
+        self.write(draft, None, &mut stdout)?;
         stdout.flush().map_err(|error| cannot_write(&error))
     }
 
-    /// The same to any writer, which is not flushed.
+    /// The same to any writer, which is not flushed. `offset_seconds` is the one from UTC that its source tells.
     ///
     /// # Errors
     /// A sentence when it cannot be written to.
-    pub fn write(&self, draft: Draft, to: &mut impl Write) -> Result<(), String> {
+    pub fn write(&self, draft: Draft, offset_seconds: Option<i32>, to: &mut impl Write) -> Result<(), String> {
         let Some(payload) = draft.payload else { return Ok(()) };
         let kind = payload.kind();
         let items = payload.to_items().map_err(|error| format!("cannot serialise a {} event: {error}", kind.name()))?;
@@ -64,7 +64,8 @@ impl Printer {
             return Ok(());
         }
         let at = Timestamp::from_microsecond(draft.at.wall_us).unwrap_or(Timestamp::UNIX_EPOCH);
-        let stamps = Stamps::new(draft.at.wall_us, self.zone.to_offset(at).seconds());
+        let offset_seconds = offset_seconds.unwrap_or_else(|| self.zone.to_offset(at).seconds());
+        let stamps = Stamps::new(draft.at.wall_us, offset_seconds);
         let events = fit::into_events(items, self.max_message_bytes);
         let is_one = events.len() == 1;
         for (part, items) in events.into_iter().enumerate() {

@@ -132,6 +132,8 @@ struct Source<'a> {
     number: u64,
     /// Facts about the row's date.
     marks: &'a [&'static str],
+    /// The offset from UTC of the machine's clock, if the line tells it.
+    offset_seconds: Option<i32>,
     /// The line itself, for the row's id.
     bytes: &'a [u8],
 }
@@ -187,7 +189,7 @@ impl<W: Write> Replay<W> {
                 _ => {}
             }
             draft.id = Some(source.id(draft.at.wall_us, part));
-            self.printer.write(draft, &mut self.out).map_err(Problem::Output)?;
+            self.printer.write(draft, source.offset_seconds, &mut self.out).map_err(Problem::Output)?;
         }
         Ok(())
     }
@@ -199,7 +201,11 @@ impl<W: Write> Replay<W> {
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(file: &'a str, number: u64, bytes: &'a [u8]) -> Source<'a> {
+        Source { file, number, marks: &[], offset_seconds: None, bytes }
+    }
+
     fn mark(&self, row: &mut Login) {
         row.extra_details.insert("SourceFile", self.file.to_owned());
         row.extra_details.insert("SourceLine", self.number.to_string());

@@ -17,7 +17,7 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, content: Content)
     let (mut last, mut last_us, mut broken) = (0, 0, 0_u64);
     let read = each_entry(input, content, |number, found, bytes| {
         last = number;
-        let source = Source { file: &name, number, marks: &[], bytes };
+        let source = Source::new(&name, number, bytes);
         match found {
             Some(found) => {
                 last_us = found.wall_us;
@@ -32,7 +32,7 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, content: Content)
     if broken > 0 {
         warn!("{name}: {broken} of its records are no entries of a journal");
     }
-    replay.finish(&Source { file: &name, number: last, marks: &[], bytes: &[] }, last_us)?;
+    replay.finish(&Source::new(&name, last, &[]), last_us)?;
     read
 }
 

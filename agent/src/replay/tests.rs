@@ -159,6 +159,15 @@ fn a_connection_goes_on_in_the_next_file() {
 }
 
 #[test]
+fn local_time_is_that_of_the_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = "2026-11-24T02:53:54+01:00 vm sshd[7]: Failed password for bob from 192.0.2.7 port 1 ssh2\n";
+    let found = rows(&[written(directory.path(), "auth.log", line.as_bytes(), NOVEMBER)], None);
+    assert_eq!(found[0]["TimestampLocal"], "2026-11-24T02:53:54.000+01:00");
+    assert_eq!(found[0]["TimestampUTC"], "2026-11-24T01:53:54.000Z");
+}
+
+#[test]
 fn accounts_are_those_of_the_image_or_of_its_logs_and_never_of_this_machine() {
     let directory = tempfile::tempdir().unwrap();
     let log = "2026-11-24T02:53:54+00:00 vm sshd[7]: Accepted password for daemon from 192.0.2.7 port 1 ssh2

@@ -48,12 +48,13 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, case: &Case) -> Result<(), Probl
             (true, false) => &["YearInferred"],
             (false, _) => &[],
         };
-        replay.print(drafts, &Source { file: &name, number, marks, bytes: line })
+        let offset_seconds = syslog::offset_seconds(&text);
+        replay.print(drafts, &Source { marks, offset_seconds, ..Source::new(&name, number, line) })
     })?;
     if known == 0 {
         warn!("{name}: none of its {last} lines has the form of a log");
     }
-    replay.finish(&Source { file: &name, number: last, marks: &[], bytes: &[] }, last_us)
+    replay.finish(&Source::new(&name, last, &[]), last_us)
 }
 
 /// Says what was assumed.

@@ -62,7 +62,7 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, input: &Input, layout: &Layout) 
         row.extra_details.insert("Source", if book == Book::Failures { "btmp" } else { "wtmp" }.to_owned());
         let draft = Draft::new(at(record.wall_us), Payload::Login(vec![row]));
         let facts = [record.line.as_str(), &record.user, &record.host].concat();
-        replay.print(vec![draft], &Source { file: &name, number, marks: &[], bytes: facts.as_bytes() })
+        replay.print(vec![draft], &Source::new(&name, number, facts.as_bytes()))
     })?;
     if damaged > 0 {
         warn!("{name}: {damaged} of its records are damaged and passed over");

@@ -11,6 +11,7 @@
 //! ```
 
 use jiff::civil::{Date, DateTime};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
 
@@ -69,6 +70,13 @@ pub fn parse(line: &str) -> Option<Line<'_>> {
     let (host, rest) = host(rest);
     let (ident, pid, message) = tag(rest);
     Some(Line { stamp, host, ident, pid, message: without_message_id(message) })
+}
+
+/// The offset from UTC, seconds, that a line says its clock had: `2026-11-24T02:53:54+01:00`.
+pub fn offset_seconds(line: &str) -> Option<i32> {
+    let unframed = without_priority(line);
+    let stamp = word(unframed.strip_prefix("1 ").unwrap_or(unframed)).0;
+    Some(Pieces::parse(stamp).ok()?.to_numeric_offset()?.seconds())
 }
 
 impl Stamp {
@@ -231,7 +239,7 @@ fn host(rest: &str) -> (Option<&str>, &str) {
     if is_facility(first) {
         return (None, after);
     }
-    if first.ends_with(':') {
+    if first.ends_with(':') || (first.starts_with('[') && first.ends_with(']')) {
         return (None, rest);
     }
     match word(after) {
@@ -242,6 +250,12 @@ fn host(rest: &str) -> (Option<&str>, &str) {
 
 /// `ident[pid]: message`, `ident: message`, or a message alone.
 fn tag(rest: &str) -> (&str, Option<u32>, &str) {
+    // Metalog puts the whole name into brackets, with a colon or without.
+    if let Some((ident, message)) = rest.strip_prefix('[').and_then(|rest| rest.split_once("] "))
+        && !ident.contains([' ', '['])
+    {
+        return (ident, None, message);
+    }
     let Some((tag, message)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|tag| (tag, ""))) else {
         return ("", None, rest);
     };
@@ -256,7 +270,6 @@ fn tag(rest: &str) -> (&str, Option<u32>, &str) {
         return ("login", pid, message);
     }
     match tag.strip_suffix(']').and_then(|tag| tag.split_once('[')) {
-        // Metalog puts the whole name into brackets.
         Some(("", ident)) => (ident, None, message),
         Some((ident, pid)) => (ident, pid.parse().ok(), message),
         None => (tag, None, message),
@@ -300,6 +313,7 @@ mod tests {
                 Some(19939),
                 "check pass",
             ),
+            ("Mar  3 00:17:22 [sshd] Invalid user x", None, "sshd", None, "Invalid user x"),
             ("Mar  3 00:17:22 [sshd]: Invalid user x", None, "sshd", None, "Invalid user x"),
             ("2026-11-24 02:53:32,123 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("Tue 2026-11-24 02:53:32 UTC vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
@@ -312,6 +326,20 @@ mod tests {
         }
         for line in ["", "no time", "Nov", "Nov 99 02:53:51 vm a: b", "Nov 24 2:3 vm a: b", "<38>1 x", "2026-13-99T"] {
             assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_offset_is_known_where_a_line_has_one() {
+        let cases = [
+            ("2026-11-24T02:53:54.169365+01:00 vm sshd[77]: a", Some(3600)),
+            ("<38>1 2019-07-08T17:40:16.954167-04:00 h sshd 57915 - - a b", Some(-14_400)),
+            ("2026-11-24T02:53:54Z vm sshd[77]: a", Some(0)),
+            ("Nov 24 02:53:51 vm sshd[77]: a", None),
+            ("", None),
+        ];
+        for (line, offset) in cases {
+            assert_eq!(offset_seconds(line), offset, "{line}");
         }
     }
 

@@ -168,8 +168,11 @@ impl Writer<'_> {
     }
 }
 
-/// Whether journald says that it dropped messages of a unit that lets people in.
+/// Whether a log daemon says that it dropped messages: journald of a unit that lets people in, rsyslog of anybody.
 fn is_suppression(entry: &Entry) -> bool {
+    if entry.ident.starts_with("rsyslogd") && matches!(entry.writer, Writer::Unproven) {
+        return entry.message.contains(" lost due to rate-limiting") || entry.message.contains("imuxsock lost ");
+    }
     let by_journald = entry.ident == "systemd-journald" && matches!(entry.writer, Writer::Kernel { uid: Some(0), .. });
     by_journald
         && entry.message.strip_prefix("Suppressed ").and_then(|rest| rest.split_once(" messages from ")).is_some_and(
@@ -493,6 +496,21 @@ mod tests {
         };
         let rows = as_json(Reader::default().read(&suppressed, now(1), &mut uid_of));
         assert!(rows[0]["item"]["Message"].as_str().unwrap().contains("Suppressed 512"));
+    }
+
+    #[test]
+    fn what_rsyslog_dropped_is_told() {
+        let dropped = [
+            "rsyslogd: imuxsock[pid 4711]: 512 messages lost due to rate-limiting",
+            "rsyslogd-2177: imuxsock lost 512 messages from pid 4711 due to rate-limiting",
+            "rsyslogd: imjournal: 512 messages lost due to rate-limiting (20000 allowed within 600 seconds)",
+        ];
+        for line in dropped {
+            let rows = as_json(read_file_line(&mut Reader::default(), &format!("Nov 24 02:53:51 vm {line}")));
+            assert_eq!((rows.len(), &rows[0]["kind"]), (1, &json!("Diagnostic")), "{line}");
+        }
+        let started = "Nov 24 02:53:51 vm rsyslogd: [origin software=\"rsyslogd\"] start";
+        assert!(read_file_line(&mut Reader::default(), started).is_empty());
     }
 
     #[test]
