@@ -47,7 +47,7 @@ const LOGS: [&str; 3] = ["/var/log/auth.log", "/var/log/secure", "/var/log/messa
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// What no source tells.
-const GAP: &str = "login(1) of shadow (Debian 11 and 12) and of busybox does not log when a user other than root comes in at a console";
+const GAP: &str = "login(1) of busybox without PAM does not log when a user other than root comes in at a console";
 
 enum Source {
     Journal(Journal),

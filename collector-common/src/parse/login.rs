@@ -259,7 +259,8 @@ impl Handler {
         // The process of a session that was let in runs as its user and may say that its connection is closed.
         let harmless = match self.read(ident, message) {
             Remark::Nothing | Remark::RefusedMore | Remark::Closed { certain: false, .. } => true,
-            Remark::Refused(_) | Remark::LetIn(_) => !self.speaks_through_pam(),
+            Remark::Refused(_) => !self.speaks_through_pam(),
+            Remark::LetIn(_) => !self.speaks_through_pam() && self != Handler::Console,
             _ => false,
         };
         !harmless || CLAIMS.iter().any(|claim| message.starts_with(claim))

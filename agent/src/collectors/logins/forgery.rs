@@ -3,6 +3,7 @@
 
 use collector_common::clock::{Clock, Reading};
 use collector_common::event::payload::{Login, LoginResult, Payload};
+use collector_common::parse::login::attempts::ByPam;
 use collector_common::root::Root;
 
 use super::reader::{Entry, Reader, Writer};
@@ -83,7 +84,8 @@ const NO_ATTEMPTS: [(&str, &str); 28] = [
 ];
 
 /// Verdicts in a handler's own words. Written by somebody else they are forgeries.
-const VERDICTS: [(&str, &str); 12] = [
+const VERDICTS: [(&str, &str); 13] = [
+    ("login", "pam_unix(login:session): session opened for user bob(uid=1000) by LOGIN(uid=0)"),
     ("sshd", "error: PAM: Authentication failure for root from 8.8.8.8"),
     ("gdm-password]", "pam_unix(gdm-password:session): session opened for user root(uid=0) by (uid=0)"),
     (
@@ -119,6 +121,7 @@ fn now() -> Reading {
 /// The logins and the alarms that lines of one process give.
 fn read(lines: &[(&str, &str)], writer: Writer) -> (Vec<Login>, usize) {
     let mut reader = Reader::default();
+    reader.believe_pam(ByPam { console: true, ..ByPam::default() });
     let (mut logins, mut alarms) = (Vec::new(), 0);
     for (ident, message) in lines {
         let entry = Entry { at: now(), ident, pid: Some(7), message, writer };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
 use collector_common::event::payload::{Diagnostic, Severity};
+use collector_common::parse::login::attempts::ByPam;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
@@ -55,10 +56,12 @@ impl End {
 impl Sink {
     /// The way out for the source with this name.
     pub fn new(cx: &Context, source: &str) -> Sink {
+        let mut reader = Reader::default();
+        reader.believe_pam(ByPam { console: true, ..ByPam::default() });
         Sink {
             out: cx.out.clone(),
             clock: cx.clock,
-            reader: Reader::default(),
+            reader,
             folder: cx.settings.borrow().fold_failed_logins.then(Folder::default),
             accounts: Accounts::new(cx.root.path("/etc/passwd")),
             source: source.to_owned(),

@@ -21,12 +21,15 @@ pub struct Attempts {
     connections: BTreeMap<(Handler, u32), Connection>,
     /// The process that refused somebody last at a console, and where from: PAM's word that he came in names no peer.
     console: Option<(u32, Peer)>,
+    /// Who came in at a console last, if PAM told it.
+    let_in: Option<String>,
     /// The keys of `connections`, the oldest first.
     order: VecDeque<(Handler, u32)>,
 }
 
 /// What only PAM tells in a log. A log that is looked through first can be found to be such a one; in a live one the
-/// handler's own lines count, and PAM's accompany them.
+/// handler's own lines count, and PAM's accompany them, but for a console: there PAM counts until the first line shows
+/// that this `login` does speak for itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByPam {
     /// What became of attempts over ssh: `sshd` writes to another log, or is too old to write at all.
@@ -57,6 +60,14 @@ impl Attempts {
             // Nobody's connection stands behind a console login; but PAM has just said whether the name is an account.
             Remark::Verdict(mut verdict) if handler == Handler::Console => {
                 self.console = Some((pid, verdict.peer.clone()));
+                let let_in = self.let_in.take();
+                if let (LoginResult::Success, Account::Known(name)) = (verdict.result, &verdict.account)
+                    && name != "root"
+                    && std::mem::take(&mut self.by_pam.console)
+                    && let_in.as_ref() == Some(name)
+                {
+                    return None;
+                }
                 let named = self.connections.get_mut(&(handler, pid)).and_then(|connection| connection.named.take());
                 if let (Account::Typed(typed), Some(named)) = (&verdict.account, named)
                     && !matches!(&named, Account::Known(name) if name != typed)
@@ -73,7 +84,13 @@ impl Attempts {
                     Some((_, peer)) if handler == Handler::Console => verdict.peer = peer,
                     _ => {}
                 }
-                if handler == Handler::Console { Some((pid, verdict)) } else { self.told(handler, pid, verdict) }
+                if handler != Handler::Console {
+                    return self.told(handler, pid, verdict);
+                }
+                if let Account::Known(name) = &verdict.account {
+                    self.let_in = Some(name.clone());
+                }
+                Some((pid, verdict))
             }
             Remark::Refused(Verdict { account, .. }) if handler == Handler::Console => {
                 self.connection(handler, pid, &Peer::default()).named = Some(account);
@@ -286,6 +303,24 @@ mod tests {
         let typed = Account::Typed("bob".to_owned());
         let expected = [(0, known("bob")), (0, Account::Invalid { typed: None }), (0, typed)];
         assert_eq!(told(&mut Attempts::default(), Handler::Console, &lines), expected);
+    }
+
+    #[test]
+    fn a_login_that_speaks_for_itself_is_believed_from_its_first_line_on() {
+        let mut attempts = Attempts { by_pam: ByPam { console: true, ..ByPam::default() }, ..Attempts::default() };
+        let opened = "pam_unix(login:session): session opened for user bob(uid=1000) by LOGIN(uid=0)";
+        let root = "pam_unix(login:session): session opened for user root(uid=0) by LOGIN(uid=0)";
+        let lines = [
+            (1, root),
+            (1, "ROOT LOGIN ON tty1"),
+            (2, opened),
+            (3, opened),
+            (4, "LOGIN ON tty1 BY bob"),
+            (5, opened),
+            (6, "LOGIN ON tty2 BY bob FROM 192.0.2.7"),
+        ];
+        let expected = [(1, known("root")), (2, known("bob")), (3, known("bob")), (6, known("bob"))];
+        assert_eq!(told(&mut attempts, Handler::Console, &lines), expected);
     }
 
     #[test]
