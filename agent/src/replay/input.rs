@@ -42,8 +42,8 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens a file; `-` is standard input. What cannot be read twice, such as a pipe, is put into a temporary file that
-    /// has no name.
+    /// Opens a file; `-` is standard input. What cannot be read twice, such as a pipe, is put into a temporary file
+    /// that has no name.
     pub fn open(path: &Path) -> Result<Input, String> {
         let name = path.display().to_string();
         let failed = |error: io::Error| format!("cannot read {name}: {error}");

@@ -23,9 +23,9 @@ const MAX_TOLD: usize = 10_000;
 /// What PAM writes when a session begins: `session opened for user NAME(uid=N) by ...`.
 const OPENED: &str = "session opened for user ";
 
-/// Which handlers say themselves how attempts ended, in any of the files. Where one does, what PAM writes about the same
-/// attempts accompanies it; where none does, PAM's lines are the attempts. Lines of `sshd` may go to `secure` while those
-/// of PAM go to `messages`, and a copy of one alone still tells who got in.
+/// Which handlers say themselves how attempts ended, in any of the files. Where one does, what PAM writes about the
+/// same attempts accompanies it; where none does, PAM's lines are the attempts. Lines of `sshd` may go to `secure`
+/// while those of PAM go to `messages`, and a copy of one alone still tells who got in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Natives {
     ssh: bool,

@@ -330,8 +330,8 @@ fn an_exported_journal_names_forgers_and_one_without_proof_proves_nothing() {
     assert!(messages.contains("Forged login line"), "{messages}");
 }
 
-/// The lines of a capture of genuine daemons as they would stand in a log: without priority and without what the capture
-/// noted behind them. It writes a backslash twice.
+/// The lines of a capture of genuine daemons as they would stand in a log: without priority and without what the
+/// capture noted behind them. It writes a backslash twice.
 fn captured(text: &str) -> String {
     let lines = text.lines().filter_map(|line| {
         let (_, line) = line.strip_prefix('<')?.split_once('>')?;

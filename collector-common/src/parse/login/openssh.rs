@@ -134,8 +134,9 @@ fn ending(message: &str, preauth: bool) -> Option<Remark> {
         return Some(Remark::Named { account: account(user), peer: Peer::default() });
     }
     if let Some(rest) = message.strip_prefix("refused connect from ") {
-        // By hosts.deny(5): `NAME (IP)` or, with ident, `WHATEVER@NAME (IP)`.
-        let (_, address) = rest.strip_suffix(')')?.rsplit_once('(')?;
+        // By hosts.deny(5): `IP`, `NAME (IP)` or, with ident, `WHATEVER@NAME (IP)`.
+        let address =
+            rest.strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map_or(rest, |(_, address)| address);
         return Some(closed(Account::Unknown, address_only(address)?));
     }
     const ANONYMOUS_ENDS: [&str; 5] = [
@@ -438,6 +439,7 @@ mod tests {
             ("Received disconnect from 192.0.2.7: 11: a port 1: from 8.8.8.8: 11", false),
             ("error: Received disconnect from 192.0.2.7: 3: com.jcraft.jsch.JSchException: Auth fail [preauth]", true),
             ("fatal: Timeout before authentication for 192.0.2.7", true),
+            ("refused connect from 192.0.2.7", true),
             ("refused connect from root@8.8.8.8::ffff:192.0.2.7 (::ffff:192.0.2.7)", true),
             ("fatal: Unable to negotiate with 192.0.2.7: no matching cipher found. [preauth]", true),
             ("Protocol major versions differ for 192.0.2.7: SSH-2.0-a vs. SSH-1.5", true),
