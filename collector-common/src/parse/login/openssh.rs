@@ -73,20 +73,22 @@ fn keyboard_interactive(rest: &str) -> Option<Verdict> {
     let (named, host) = rest.trim_end().rsplit_once(" from ")?;
     // macOS adds the address that was connected to.
     let host = host.split_once(" via ").map_or(host, |(host, _)| host);
-    let (reason, user) = named.split_once(" for ")?;
-    const REASONS: [&str; 5] = [
-        "Authentication failure",
-        "Authentication error",
-        "User not known to the underlying authentication module",
-        "Have exhausted maximum number of retries for service",
-        "Permission denied",
-    ];
-    let user = match (reason, account(user)) {
-        (_, Account::Known(user)) if reason == REASONS[2] => Account::Invalid { typed: Some(user) },
-        (_, account) => account,
+    // The one reason of pam_strerror(3) that holds the word the user stands behind.
+    let (reason, user) = match named.strip_prefix("Have exhausted maximum number of retries for service for ") {
+        Some(user) => ("", user),
+        None => named.split_once(" for ")?,
     };
-    let is_reason = REASONS.iter().any(|known| reason.eq_ignore_ascii_case(known));
-    is_reason.then(|| Verdict::new(LoginResult::Fail, user, Peer::new(host, None)).by(KEYBOARD_INTERACTIVE_PAM))
+    // Faults of PAM itself name its function instead.
+    if reason.contains([':', '(']) {
+        return None;
+    }
+    let account = match account(user) {
+        Account::Known(user) if reason == "User not known to the underlying authentication module" => {
+            Account::Invalid { typed: Some(user) }
+        }
+        account => account,
+    };
+    Some(Verdict::new(LoginResult::Fail, account, Peer::new(host, None)).by(KEYBOARD_INTERACTIVE_PAM))
 }
 
 fn companion(message: &str) -> Option<Remark> {
@@ -460,6 +462,12 @@ mod tests {
                 invalid("x from 8.8.8.8"),
                 None,
             ),
+            (
+                "error: PAM: Have exhausted maximum number of retries for service for root from 192.0.2.7",
+                known("root"),
+                None,
+            ),
+            ("error: PAM: unknown user for illegal user a b from 192.0.2.7", invalid("a b"), None),
             ("error: PAM: authentication error for root from 192.0.2.7 via 192.0.2.1", known("root"), None),
             (
                 "Failed keyboard-interactive for <invalid username> from 192.0.2.7 port 9 ssh2",
