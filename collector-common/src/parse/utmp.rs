@@ -85,20 +85,28 @@ impl Layout {
         let all = LAYOUTS.into_iter().flat_map(|(record_bytes, pid, time, time_bytes)| {
             [false, true].map(|big_endian| Layout { record_bytes, big_endian, pid, time, time_bytes })
         });
-        let (score, layout) =
-            all.map(|layout| (layout.score(beginning), layout)).max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-        (score > 0.5).then_some(layout)
+        // The first of the best: the common ones stand first, and two bytes of padding more or less can look the same.
+        let mut best = None;
+        for layout in all {
+            let score = layout.score(beginning);
+            if score > best.map_or(0, |(score, _)| score) {
+                best = Some((score, layout));
+            }
+        }
+        best.map(|(_, layout)| layout)
     }
 
-    /// The share of records that can be true, of those that hold anything.
-    fn score(&self, beginning: &[u8]) -> f64 {
-        let held = || {
-            let records = beginning.chunks_exact(self.record_bytes).take(JUDGED);
-            records.filter(|record| record.iter().any(|byte| *byte != 0))
-        };
-        let good = held().filter(|record| self.read(record).is_some_and(|read| read.kind != Type::Empty)).count();
-        let all = held().count();
-        if all == 0 { 0.0 } else { good as f64 / all as f64 }
+    /// How well records fit: 2 for each that can be true and names a terminal or a user, 1 for each other that can be
+    /// true; 0 in all when not more than half of those that hold anything can be.
+    fn score(&self, beginning: &[u8]) -> usize {
+        let records = beginning.chunks_exact(self.record_bytes).take(JUDGED);
+        let held: Vec<_> = records.filter(|record| record.iter().any(|byte| *byte != 0)).collect();
+        let (mut good, mut score) = (0, 0);
+        for read in held.iter().filter_map(|record| self.read(record)).filter(|read| read.kind != Type::Empty) {
+            good += 1;
+            score += if read.line.is_empty() && read.user.is_empty() { 1 } else { 2 };
+        }
+        if 2 * good > held.len() { score } else { 0 }
     }
 
     /// Reads one record; nothing for one that cannot be true, as damage leaves them.
@@ -284,6 +292,15 @@ mod tests {
             assert_eq!(second.address, "192.0.2.7".parse().ok());
             assert_eq!(layout.read(&file[..layout.record_bytes]).unwrap().kind, Type::Empty);
         }
+    }
+
+    #[test]
+    fn a_single_record_without_a_name_is_no_record_of_another_layout() {
+        let layout = layouts().next().unwrap();
+        let texts: [&[u8]; 4] = [b"ssh:notty", b"", b"", b"192.0.2.7"];
+        let mut bytes = record(&layout, 6, 9, texts, 1_795_488_000, &[]);
+        bytes[344..348].fill(0);
+        assert_eq!(Layout::detect(&bytes), Some(layout));
     }
 
     #[test]
