@@ -8,16 +8,19 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use collector_common::collector::Collector;
 use collector_common::root::Root;
+use jiff::tz::TimeZone;
 use tracing::{Level, error};
 use tracing_subscriber::fmt::time::SystemTime;
 use uuid::Uuid;
 
-use crate::collect::{self, Format, Request};
+use crate::collect::{self, Request};
 use crate::collectors;
 use crate::config::problem::Problem;
+use crate::config::settings::Settings;
 use crate::config::{Config, DEFAULT_FILE, EX_CONFIG, duration, load_file};
 use crate::daemon::{self, RunError};
-use crate::{check, identity, status};
+use crate::output::{Format, Printer};
+use crate::{check, identity, ids, replay, status};
 
 /// On-device security agent for Linux IoT boards.
 #[derive(Parser)]
@@ -59,6 +62,22 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Print the logins that log files of another machine tell, one JSON object a line, in the order of the files.
+    Replay {
+        /// auth.log, secure, messages, wtmp, btmp, or what journalctl -o json or -o export printed; packed by gzip or not.
+        /// Standard input is -.
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// What a line holds.
+        #[arg(long, value_enum, default_value_t = Format::Details)]
+        format: Format,
+        /// The etc/passwd of that machine; without it accounts are known as far as the logs tell.
+        #[arg(long, value_name = "FILE")]
+        passwd: Option<PathBuf>,
+        /// The year of the last line of a log without years; without it the file's own time tells.
+        #[arg(long, value_name = "YEAR")]
+        year: Option<i16>,
+    },
     /// Print what the running daemon says of itself.
     Status {
         /// The configuration the daemon runs with; it names the state directory.
@@ -83,6 +102,14 @@ pub fn main(arguments: Arguments) -> ExitCode {
             Ok(config) => collect_once(config, names, duration, format),
             Err(problems) => refuse(&problems),
         },
+        Command::Replay { files, format, passwd, year } => {
+            let printer =
+                printer(format, "replay".to_owned(), ids::derived(&[b"replay"]), Settings::default().max_message_bytes);
+            match replay::run(replay::Request { files, passwd, year, printer }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(reason) => fail(&reason, 1),
+            }
+        }
         Command::Status { config, json } => match load_file(config.as_deref()) {
             Ok(config) => show_status(&config, json),
             Err(problems) => refuse(&problems),
@@ -119,16 +146,23 @@ fn collect_once(
     let request = Request {
         collectors: if names.is_empty() { collectors::ALL.to_vec() } else { names },
         duration,
-        format,
+        printer: printer(
+            format,
+            device_id.unwrap_or_else(|_| "localhost".to_owned()),
+            Uuid::now_v7(),
+            config.settings.max_message_bytes,
+        ),
         settings: config.settings,
-        device_id: device_id.unwrap_or_else(|_| "localhost".to_owned()),
-        agent_id: Uuid::now_v7(),
     };
     match block_on(collect::run(request)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(reason)) => fail(&reason, 1),
         Err(error) => fail(&format!("cannot start the runtime: {error}"), 1),
     }
+}
+
+fn printer(format: Format, device_id: String, agent_id: Uuid, max_message_bytes: usize) -> Printer {
+    Printer { format, device_id, agent_id, max_message_bytes, zone: TimeZone::system() }
 }
 
 fn show_status(config: &Config, json: bool) -> ExitCode {

@@ -248,6 +248,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ProcessBackend::Poll => "poll",
     };
     [
+        ("foldFailedLogins", settings.collectors.fold_failed_logins.to_string()),
         ("loginSource", text(Some(login_source))),
         ("maxBytesPerDay", settings.max_bytes_per_day.map_or("null".to_owned(), |bytes| bytes.to_string())),
         ("processBackend", text(Some(process_backend))),

@@ -21,6 +21,10 @@ pub mod collectors;
 
 pub mod collect;
 
+pub mod replay;
+
+pub mod output;
+
 pub mod fit;
 
 pub mod ids;

@@ -60,6 +60,8 @@ pub struct Settings {
     pub snapshot_interval: Duration,
     /// Where logins are read.
     pub login_source: LoginSource,
+    /// Send repeated failures of one address as one row a minute.
+    pub fold_failed_logins: bool,
     /// How execs are noticed.
     pub process_backend: ProcessBackend,
     /// Report the processes that already run when the collector starts.

@@ -11,3 +11,4 @@ pub mod passwd;
 pub mod proc_net;
 pub mod proc_pid;
 pub mod syslog;
+pub mod utmp;

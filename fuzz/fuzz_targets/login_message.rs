@@ -9,14 +9,16 @@ use collector_common::parse::login::attempts::Attempts;
 use collector_common::parse::login::{Handler, Peer, Remark};
 use libfuzzer_sys::fuzz_target;
 
-const HANDLERS: [Handler; 3] = [Handler::OpenSsh, Handler::Dropbear, Handler::Console];
+const HANDLERS: [Handler; 5] =
+    [Handler::OpenSsh, Handler::Dropbear, Handler::Console, Handler::Gdm, Handler::Cockpit];
 
 fuzz_target!(|text: &str| {
     let mut attempts = Attempts::default();
     for (number, line) in text.lines().enumerate() {
         for handler in HANDLERS {
-            let remark = handler.read(line);
-            let is_verdict = matches!(remark, Remark::Verdict(_));
+            let ident = if number % 5 == 4 { "sshd(pam_unix)" } else { "sshd" };
+            let remark = handler.read(ident, line);
+            let is_verdict = matches!(remark, Remark::Verdict(_) | Remark::Refused(_) | Remark::LetIn(_));
             let may_end = is_verdict || matches!(remark, Remark::Closed { .. });
             let judged = attempts.judge(handler, number as u32 % 3, remark);
             assert!(judged.is_none() || may_end, "an attempt out of nothing: {line:?}");
@@ -35,7 +37,7 @@ fuzz_target!(|text: &str| {
         (Handler::Dropbear, format!("Bad password attempt for '{account}' from 192.0.2.7:4711")),
     ];
     for (handler, line) in lines {
-        let Remark::Verdict(verdict) = handler.read(&line) else { panic!("no verdict: {line:?}") };
+        let Remark::Verdict(verdict) = handler.read("sshd", &line) else { panic!("no verdict: {line:?}") };
         assert_eq!(verdict.result, LoginResult::Fail, "{line:?}");
         let expected = (Some(IpAddr::from([192, 0, 2, 7])), Some(4711));
         assert_eq!((verdict.peer.address, verdict.peer.port), expected, "{line:?}");

@@ -175,3 +175,39 @@ fn status_without_a_daemon_says_so() {
     let told = agent.status().expect_err("no daemon runs");
     assert!(told.len() > "status: exit status: 1 ".len(), "an operator needs a sentence: {told}");
 }
+
+/// Runs `replay` on what stands on its standard input, as a pipe gives it.
+fn replay_piped(args: &[&str], input: &[u8]) -> std::process::Output {
+    let mut child = Command::new(crate::agent::binary())
+        .args([&["replay"], args].concat())
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().expect("piped").write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn logs_of_another_machine_are_replayed_from_a_pipe_and_keep_to_the_schema() {
+    let log =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/logins/debian11.log")).unwrap();
+    let rows = |args: &[&str]| {
+        let out = replay_piped(args, &log);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let details = rows(&["--year", "2021", "-"]);
+    assert!(details.lines().count() > 40 && details.contains("\"TimestampUTC\":\"2021-11-24T"), "{details}");
+    for message in rows(&["--format", "envelope", "-"]).lines() {
+        let message: Value = serde_json::from_str(message).unwrap();
+        assert_eq!(schema::faults(&message), Vec::<String>::new(), "{message}");
+    }
+    let refused = replay_piped(&["-", "/nowhere/auth.log"], &log);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.stdout.iter().filter(|byte| **byte == b'\n').count(), details.lines().count());
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(words.contains("/nowhere/auth.log") && words.contains("year"), "{words}");
+}

@@ -197,6 +197,7 @@ pub mod tests {
         let (cx, _, events) = adjustable(Settings {
             snapshot_interval: Duration::from_secs(3600),
             login_source: LoginSource::Auto,
+            fold_failed_logins: false,
             process_backend,
             process_snapshot: false,
         });

@@ -3,7 +3,8 @@
 //! ```text
 //! journal.rs ─ journalctl ─┐                    ┌ attempts.rs  each attempt once
 //!                          ├▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
-//! file.rs ─── auth.log ────┘        └ accounts.rs              name to uid
+//! file.rs ─── auth.log ────┘        ├ accounts.rs              name to uid
+//!                                   └ fold.rs                  repeated failures as one row, if asked for
 //! ```
 //!
 //! One source at a time: two would tell every attempt twice. The journal comes first because the kernel vouches for who
@@ -22,14 +23,17 @@ use collector_common::root::Root;
 use self::journal::Journal;
 use self::sink::{End, Sink};
 
-mod accounts;
+pub(crate) mod accounts;
 mod file;
+mod fold;
 mod journal;
 mod lines;
 mod place;
-mod reader;
+pub(crate) mod reader;
 mod sink;
 
+#[cfg(test)]
+mod forgery;
 #[cfg(test)]
 mod rig;
 
@@ -43,7 +47,7 @@ const LOGS: [&str; 3] = ["/var/log/auth.log", "/var/log/secure", "/var/log/messa
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// What no source tells.
-const GAP: &str = "login(1) of shadow (Debian 11 and 12) and of busybox does not log when a user other than root comes in at a console";
+const GAP: &str = "login(1) of busybox without PAM does not log when a user other than root comes in at a console";
 
 enum Source {
     Journal(Journal),
@@ -92,7 +96,8 @@ impl Source {
 /// a one-shot run, too, observes until it is dropped.
 async fn run(mut cx: Context) -> Result<(), Failure> {
     loop {
-        let asked = Arc::clone(&cx.settings.borrow_and_update()).login_source.clone();
+        let settings = Arc::clone(&cx.settings.borrow_and_update());
+        let (asked, folds) = (settings.login_source.clone(), settings.fold_failed_logins);
         let source = choose(&cx.root, &asked)?;
         let mut sink = Sink::new(&cx, &source.key());
         cx.state.running(source.backend(), Some(source.gap()));
@@ -102,7 +107,10 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
                 Source::File(path) => file::follow(&mut sink, &cx.root, path).await,
             }
         };
-        let changed = async { cx.settings.wait_for(|settings| settings.login_source != asked).await.is_ok() };
+        let changed = async {
+            let is_other = |new: &Settings| new.login_source != asked || new.fold_failed_logins != folds;
+            cx.settings.wait_for(|new| is_other(new)).await.is_ok()
+        };
         let ended = tokio::select! {
             ended = follow => ended,
             () = better(&cx.root, &asked, &source) => continue,
@@ -228,6 +236,31 @@ mod tests {
         assert_eq!(rig.ports(1).await, ["3"]);
         assert_eq!(rig.backend(), "log file /var/log/other");
         assert_eq!(rig.cursors.keys().collect::<Vec<_>>(), ["file:/var/log/other", "file:/var/log/secure"]);
+    }
+
+    #[tokio::test]
+    async fn folded_failures_are_told_when_the_source_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        let log = root.path("/var/log/auth.log");
+        append(&log, 1);
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        rig.started().await;
+        rig.change(collector_common::collector::Settings { fold_failed_logins: true, ..settings(LoginSource::Auto) });
+        append(&log, 2);
+        assert_eq!(rig.login().await.extra_details.get("HitCount"), None);
+        for port in 3..6 {
+            append(&log, port);
+        }
+        // Another address does not wait for them, and shows that they were read.
+        let other = "2026-11-24T02:53:54+00:00 vm sshd[8]: Failed password for bob from 192.0.2.8 port 9 ssh2\n";
+        File::options().append(true).open(&log).unwrap().write_all(other.as_bytes()).unwrap();
+        assert_eq!(rig.ports(1).await, ["9"]);
+        rig.change(settings(LoginSource::Auto));
+        let folded = rig.login().await;
+        assert_eq!(folded.extra_details.get("HitCount").map(String::as_str), Some("3"));
+        assert_eq!(folded.remote_port.as_deref(), Some("5"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -67,8 +67,15 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 6] =
-    ["loginSource", "maxBytesPerDay", "processBackend", "processSnapshot", "spoolSyncHigh", "spoolSyncLow"];
+const OWN_KEYS: [&str; 7] = [
+    "foldFailedLogins",
+    "loginSource",
+    "maxBytesPerDay",
+    "processBackend",
+    "processSnapshot",
+    "spoolSyncHigh",
+    "spoolSyncLow",
+];
 
 /// Less than this a day would not carry one message of each lane.
 const MIN_BYTES_PER_DAY: u64 = 64 * 1024;
@@ -195,6 +202,9 @@ fn own<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settings, ori
 fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> {
     let word = string(entry.value);
     match entry.key.as_str() {
+        "foldFailedLogins" => {
+            settings.collectors.fold_failed_logins = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+        }
         "loginSource" => {
             settings.collectors.login_source = match word.as_deref() {
                 Some("auto") => LoginSource::Auto,

@@ -75,6 +75,7 @@ impl Default for Settings {
             collectors: collector::Settings {
                 snapshot_interval: Duration::from_secs(13 * 3600),
                 login_source: LoginSource::Auto,
+                fold_failed_logins: false,
                 process_backend: ProcessBackend::Auto,
                 process_snapshot: false,
             },

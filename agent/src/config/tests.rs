@@ -423,11 +423,11 @@ fn values_that_contradict_each_other_are_settled() {
 #[test]
 fn own_keys_are_plain_values() {
     let text = r#"{"properties": {"desired": {"edgewarden": {"loginSource": "/var/log/secure",
-        "processBackend": "poll", "processSnapshot": true, "spoolSyncHigh": "PT1S", "spoolSyncLow": null}}}}"#;
+        "processBackend": "poll", "processSnapshot": true, "foldFailedLogins": true, "spoolSyncHigh": "PT1S", "spoolSyncLow": null}}}}"#;
     let config = loaded(text);
     assert_eq!(config.settings.collectors.login_source, LoginSource::File("/var/log/secure".into()));
     assert_eq!(config.settings.collectors.process_backend, ProcessBackend::Poll);
-    assert!(config.settings.collectors.process_snapshot);
+    assert!(config.settings.collectors.process_snapshot && config.settings.collectors.fold_failed_logins);
     assert_eq!(config.settings.spool_sync_high, Duration::from_secs(1));
     assert_eq!(config.settings.spool_sync_low, Duration::from_secs(30));
 }

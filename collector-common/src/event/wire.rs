@@ -41,16 +41,26 @@ impl Stamps {
 
 fn clock_face(at: jiff::civil::DateTime) -> String {
     let (date, time) = (at.date(), at.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}",
-        date.year(),
-        date.month(),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
+    let (Ok(year), Ok(milliseconds)) = (u32::try_from(date.year()), u32::try_from(time.millisecond())) else {
+        return format!("{:05}-{:02}-{:02}T{:.3}", date.year(), date.month(), date.day(), time);
+    };
+    let mut text = String::with_capacity(23);
+    // By hand, because a replayed log has hundreds of thousands of them.
+    let mut put = |number: u32, digits: u32, behind: &str| {
+        for place in (0..digits).rev() {
+            text.push(char::from_digit(number / 10_u32.pow(place) % 10, 10).unwrap_or('0'));
+        }
+        text.push_str(behind);
+    };
+    let two = i8::unsigned_abs;
+    put(year, 4, "-");
+    put(two(date.month()).into(), 2, "-");
+    put(two(date.day()).into(), 2, "T");
+    put(two(time.hour()).into(), 2, ":");
+    put(two(time.minute()).into(), 2, ":");
+    put(two(time.second()).into(), 2, ".");
+    put(milliseconds, 3, "");
+    text
 }
 
 /// One event ready to be written: everything but the message around it.

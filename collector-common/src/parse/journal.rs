@@ -1,4 +1,5 @@
-//! One entry of the systemd journal, as `journalctl --output=json` writes it: an object on one line.
+//! One entry of the systemd journal, as `journalctl --output=json` writes it: an object on one line. The form of
+//! `--output=export` is in [`export`].
 //!
 //! A field is a string; an array of bytes when it holds control characters or is no UTF-8; null when it is too long and
 //! `--all` was not given; or an array of such values when a client sent it more than once (systemd,
@@ -8,6 +9,8 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+pub mod export;
+
 /// The fields of an entry that a login reader needs, for `--output-fields=`. The cursor, the boot and the times are
 /// written in any case.
 pub const FIELDS: &str =
@@ -16,7 +19,7 @@ pub const FIELDS: &str =
 /// An entry taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it stands in the journal.
+    /// Where it stands in the journal; empty when whoever wrote the entry out left that away.
     pub cursor: String,
     /// The boot it belongs to.
     pub boot: Option<Uuid>,
@@ -34,16 +37,21 @@ pub struct Entry {
     pub exe: Option<String>,
     /// What it said. Bytes that are no UTF-8 are replaced.
     pub message: String,
+    /// The entry has what the kernel says of the sender, so a field that is missing was missing in the journal.
+    pub is_vouched_for: bool,
 }
 
 /// Takes an entry apart; nothing when the line is no entry.
 pub fn parse(line: &[u8]) -> Option<Entry> {
     let fields: Map<String, Value> = serde_json::from_slice(line).ok()?;
-    let field = |name: &str| fields.get(name).and_then(text);
+    entry(|name| fields.get(name).and_then(text))
+}
+
+fn entry(field: impl Fn(&str) -> Option<String>) -> Option<Entry> {
     let received_us = field("__REALTIME_TIMESTAMP").and_then(|value| value.parse().ok());
     let sent_us = field("_SOURCE_REALTIME_TIMESTAMP").and_then(|value| value.parse().ok());
     Some(Entry {
-        cursor: field("__CURSOR")?,
+        cursor: field("__CURSOR").unwrap_or_default(),
         boot: field("_BOOT_ID").and_then(|value| Uuid::parse_str(&value).ok()),
         monotonic_us: field("__MONOTONIC_TIMESTAMP").and_then(|value| value.parse().ok()).unwrap_or(0),
         wall_us: sent_us.or(received_us)?,
@@ -52,6 +60,8 @@ pub fn parse(line: &[u8]) -> Option<Entry> {
         uid: field("_UID").and_then(|value| value.parse().ok()),
         exe: field("_EXE"),
         message: field("MESSAGE").unwrap_or_default(),
+        // journald gives every entry the first of them.
+        is_vouched_for: ["_TRANSPORT", "_UID", "_PID"].iter().any(|name| field(name).is_some()),
     })
 }
 

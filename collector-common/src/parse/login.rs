@@ -16,6 +16,7 @@ pub mod attempts;
 mod console;
 mod dropbear;
 mod openssh;
+mod pam;
 
 /// A program that lets people in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +27,18 @@ pub enum Handler {
     Dropbear,
     /// `login(1)` of shadow, util-linux or busybox.
     Console,
+    /// GNOME's display manager.
+    Gdm,
+    /// LightDM.
+    LightDm,
+    /// KDE's display manager.
+    Sddm,
+    /// Cockpit's web console.
+    Cockpit,
 }
+
+/// What PAM before 0.99 puts behind the name of the program it speaks for.
+const OLD_PAM: &str = "(pam_unix)";
 
 /// Whose account an attempt was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +118,12 @@ pub enum Remark {
         /// The line can only be about a connection that was not let in. Without this it counts only after `Opened`.
         certain: bool,
     },
+    /// PAM refused somebody. That is an attempt where the handler itself does not say how attempts end.
+    Refused(Verdict),
+    /// PAM began a session. That is an attempt under the same condition.
+    LetIn(Verdict),
+    /// PAM refused somebody several times more, and says so at the end only.
+    RefusedMore,
     /// The handler says that it keeps attempts to itself.
     Hidden,
     /// Nothing about an attempt.
@@ -115,16 +133,35 @@ pub enum Remark {
 impl Handler {
     /// The handler that calls itself this in a log.
     pub fn from_ident(ident: &str) -> Option<Handler> {
-        match ident {
+        match ident.strip_suffix(OLD_PAM).unwrap_or(ident) {
             "sshd" | "sshd-session" | "sshd-auth" => Some(Handler::OpenSsh),
             "dropbear" => Some(Handler::Dropbear),
             "login" => Some(Handler::Console),
+            "remote" if ident.ends_with(OLD_PAM) => Some(Handler::Console),
+            // The bracket is left over from how its worker calls itself: `gdm-session-worker [pam/gdm-password]`.
+            "gdm" | "gdm-password]" | "gdm-autologin]" | "gdm-fingerprint]" | "gdm-smartcard]" => Some(Handler::Gdm),
+            "lightdm" => Some(Handler::LightDm),
+            "sddm" | "sddm-helper" => Some(Handler::Sddm),
+            "cockpit-session" => Some(Handler::Cockpit),
             _ => None,
         }
     }
 
-    /// The names handlers go by in a log.
-    pub const IDENTS: [&str; 5] = ["sshd", "sshd-session", "sshd-auth", "dropbear", "login"];
+    /// The names handlers go by in a journal.
+    pub const IDENTS: [&str; 12] = [
+        "sshd",
+        "sshd-session",
+        "sshd-auth",
+        "dropbear",
+        "login",
+        "gdm-password]",
+        "gdm-autologin]",
+        "gdm-fingerprint]",
+        "gdm-smartcard]",
+        "lightdm",
+        "sddm-helper",
+        "cockpit-session",
+    ];
 
     /// The path that stands for the handler in every version and distribution, so that groups survive an upgrade.
     pub fn executable(self) -> &'static str {
@@ -132,17 +169,26 @@ impl Handler {
             Handler::OpenSsh => "/usr/sbin/sshd",
             Handler::Dropbear => "/usr/sbin/dropbear",
             Handler::Console => "/bin/login",
+            Handler::Gdm => "/usr/sbin/gdm3",
+            Handler::LightDm => "/usr/sbin/lightdm",
+            Handler::Sddm => "/usr/bin/sddm",
+            Handler::Cockpit => "/usr/lib/cockpit/cockpit-session",
         }
+    }
+
+    /// Whether nobody but PAM says how an attempt ended.
+    pub fn speaks_through_pam(self) -> bool {
+        matches!(self, Handler::Gdm | Handler::LightDm | Handler::Sddm | Handler::Cockpit)
     }
 
     /// Whether people can type a password where a name is asked for, because they sit at a console.
     pub fn is_console(self) -> bool {
-        self == Handler::Console
+        !matches!(self, Handler::OpenSsh | Handler::Dropbear)
     }
 
     /// Whether a program of this path can be the handler. The kernel marks one that was replaced on disk.
     pub fn can_be(self, exe: &str) -> bool {
-        const DIRECTORIES: [&str; 14] = [
+        const DIRECTORIES: [&str; 21] = [
             "/bin",
             "/sbin",
             "/usr/bin",
@@ -157,6 +203,13 @@ impl Handler {
             "/usr/libexec/ssh",
             "/lib/openssh",
             "/usr/local/libexec",
+            "/usr/lib/gdm3",
+            "/usr/lib/gdm",
+            "/usr/lib/cockpit",
+            "/usr/libexec/cockpit",
+            "/usr/lib/x86_64-linux-gnu/sddm",
+            "/usr/lib/aarch64-linux-gnu/sddm",
+            "/usr/lib/arm-linux-gnueabihf/sddm",
         ];
         let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
         let Some((directory, name)) = exe.rsplit_once('/') else { return false };
@@ -169,22 +222,30 @@ impl Handler {
                     "login" | "login.shadow" | "login.util-linux" | "busybox" | "busybox.suid" | "busybox.nosuid"
                 )
             }
+            Handler::Gdm => matches!(name, "gdm" | "gdm3" | "gdm-session-worker"),
+            Handler::LightDm => name == "lightdm",
+            Handler::Sddm => matches!(name, "sddm" | "sddm-helper"),
+            Handler::Cockpit => name == "cockpit-session",
         };
         named && DIRECTORIES.contains(&directory)
     }
 
-    /// Reads one message of this handler.
-    pub fn read(self, message: &str) -> Remark {
-        match self {
+    /// Reads one message of this handler, which calls itself `ident`.
+    pub fn read(self, ident: &str, message: &str) -> Remark {
+        if ident.ends_with(OLD_PAM) {
+            return pam::read_body(message);
+        }
+        pam::read(self, message).unwrap_or_else(|| match self {
             Handler::OpenSsh => openssh::read(message),
             Handler::Dropbear => dropbear::read(message),
             Handler::Console => console::read(message),
-        }
+            _ => Remark::Nothing,
+        })
     }
 
     /// Whether a message claims how an attempt ended, even if it is not quite in the handler's own form. Somebody who
     /// forges a line need not get it right to deceive a human reader.
-    pub fn claims_verdict(self, message: &str) -> bool {
+    pub fn claims_verdict(self, ident: &str, message: &str) -> bool {
         const CLAIMS: [&str; 8] = [
             "Accepted ",
             "Failed ",
@@ -196,7 +257,12 @@ impl Handler {
             "ROOT LOGIN",
         ];
         // The process of a session that was let in runs as its user and may say that its connection is closed.
-        let harmless = matches!(self.read(message), Remark::Nothing | Remark::Closed { certain: false, .. });
+        let harmless = match self.read(ident, message) {
+            Remark::Nothing | Remark::RefusedMore | Remark::Closed { certain: false, .. } => true,
+            Remark::Refused(_) => !self.speaks_through_pam(),
+            Remark::LetIn(_) => !self.speaks_through_pam() && self != Handler::Console,
+            _ => false,
+        };
         !harmless || CLAIMS.iter().any(|claim| message.starts_with(claim))
     }
 }
@@ -222,8 +288,8 @@ impl Peer {
     /// Takes over what the other tells and this one does not.
     pub fn complete_from(&mut self, other: &Peer) {
         self.port = self.port.or(other.port);
+        self.address = self.address.or(other.address);
         if self.address.is_none() && self.name.is_none() {
-            self.address = other.address;
             self.name.clone_from(&other.name);
         }
     }
@@ -325,6 +391,8 @@ mod tests {
             "FAILED LOGIN 2 FROM pts/0 FOR nosuch, Authentication failure",
             "invalid password for 'tester' on 'pts/0' from '203.0.113.6'",
             "message repeated 5 times: [ Failed x [preauth]]",
+            "pam_unix(sshd:auth): authentication failure; logname= uid=0 tty=ssh ruser= rhost=127.0.0.1  user=root",
+            "session opened for user bob(uid=1000) by LOGIN(uid=0)",
         ];
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..50_000 {
@@ -336,8 +404,9 @@ mod tests {
             bytes.truncate(random.usize(0..=bytes.len()));
             let text = String::from_utf8_lossy(&bytes);
             repeated(&text);
-            for handler in [Handler::OpenSsh, Handler::Dropbear, Handler::Console] {
-                handler.claims_verdict(&text);
+            for handler in [Handler::OpenSsh, Handler::Dropbear, Handler::Console, Handler::Gdm] {
+                handler.claims_verdict("sshd", &text);
+                handler.claims_verdict("sshd(pam_unix)", &text);
             }
         }
     }

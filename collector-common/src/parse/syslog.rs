@@ -6,10 +6,12 @@
 //! busybox syslogd                 Nov 24 02:53:59 board auth.info sshd[77]: ...            -S: no host, no facility
 //! OpenWrt logread                 Thu Nov 24 02:53:32 2026 authpriv.warn dropbear[9]: ...
 //! RFC 5424                        <38>1 2019-07-08T17:40:16.954-04:00 board sshd 57915 - - ...
+//! journalctl -o short-full        Tue 2026-11-24 02:53:51 UTC board sshd[77]: ...
 //! sysklogd                        Nov 24 02:53:51 board last message repeated 3 times
 //! ```
 
 use jiff::civil::{Date, DateTime};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
 
@@ -68,6 +70,13 @@ pub fn parse(line: &str) -> Option<Line<'_>> {
     let (host, rest) = host(rest);
     let (ident, pid, message) = tag(rest);
     Some(Line { stamp, host, ident, pid, message: without_message_id(message) })
+}
+
+/// The offset from UTC, seconds, that a line says its clock had: `2026-11-24T02:53:54+01:00`.
+pub fn offset_seconds(line: &str) -> Option<i32> {
+    let unframed = without_priority(line);
+    let stamp = word(unframed.strip_prefix("1 ").unwrap_or(unframed)).0;
+    Some(Pieces::parse(stamp).ok()?.to_numeric_offset()?.seconds())
 }
 
 impl Stamp {
@@ -160,6 +169,9 @@ fn stamp(line: &str) -> Option<(Stamp, &str)> {
         let stamp = absolute.or_else(|_| first.parse::<DateTime>().map(Stamp::Civil)).ok()?;
         return Some((stamp, rest));
     }
+    if let Some(stamp) = dashed(first, rest) {
+        return Some(stamp);
+    }
     let mut month = first;
     let mut year = None;
     let year_last = WEEKDAYS.contains(&first);
@@ -193,6 +205,27 @@ fn stamp(line: &str) -> Option<(Stamp, &str)> {
     Some((stamp, rest))
 }
 
+/// `2026-11-24 02:53:32 ` and, with `journalctl -o short-full`, `Tue 2026-11-24 02:53:32 UTC `. Only UTC is a zone that a
+/// name tells.
+fn dashed<'a>(first: &'a str, rest: &'a str) -> Option<(Stamp, &'a str)> {
+    let (date, rest, has_zone) = match WEEKDAYS.contains(&first) {
+        true => (word(rest).0, word(rest).1, true),
+        false => (first, rest, false),
+    };
+    let date = Some(date).filter(|date| date.len() == 10)?.parse::<Date>().ok()?;
+    let (time, rest) = word(rest);
+    let time = time.replace(',', ".").parse::<jiff::civil::Time>().ok()?;
+    let at = date.to_datetime(time);
+    if !has_zone {
+        return Some((Stamp::Civil(at), rest));
+    }
+    let (zone, rest) = word(rest);
+    match zone {
+        "UTC" => Some((Stamp::Absolute(TimeZone::UTC.to_timestamp(at).ok()?.as_microsecond()), rest)),
+        _ => Some((Stamp::Civil(at), rest)),
+    }
+}
+
 fn is_facility(text: &str) -> bool {
     text.split_once('.').is_some_and(|(facility, priority)| {
         !facility.is_empty()
@@ -206,7 +239,7 @@ fn host(rest: &str) -> (Option<&str>, &str) {
     if is_facility(first) {
         return (None, after);
     }
-    if first.ends_with(':') {
+    if first.ends_with(':') || (first.starts_with('[') && first.ends_with(']')) {
         return (None, rest);
     }
     match word(after) {
@@ -217,13 +250,27 @@ fn host(rest: &str) -> (Option<&str>, &str) {
 
 /// `ident[pid]: message`, `ident: message`, or a message alone.
 fn tag(rest: &str) -> (&str, Option<u32>, &str) {
+    // Metalog puts the whole name into brackets, with a colon or without.
+    if let Some((ident, message)) = rest.strip_prefix('[').and_then(|rest| rest.split_once("] "))
+        && !ident.contains([' ', '['])
+    {
+        return (ident, None, message);
+    }
     let Some((tag, message)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|tag| (tag, ""))) else {
         return ("", None, rest);
     };
+    // The login of util-linux before 2.21 names its process by whom it serves, and the C library takes what is behind
+    // the first word of `login -- USER` for the program.
+    let (is_login, tag) = tag.strip_prefix("-- ").map_or((false, tag), |user| (true, user));
     if tag.contains(' ') {
         return ("", None, rest);
     }
+    if is_login {
+        let pid = tag.strip_suffix(']').and_then(|tag| tag.rsplit_once('[')).and_then(|(_, pid)| pid.parse().ok());
+        return ("login", pid, message);
+    }
     match tag.strip_suffix(']').and_then(|tag| tag.split_once('[')) {
+        Some(("", ident)) => (ident, None, message),
         Some((ident, pid)) => (ident, pid.parse().ok(), message),
         None => (tag, None, message),
     }
@@ -252,6 +299,24 @@ mod tests {
             ("Thu Nov 24 02:53:32 2026 [17.250] authpriv.warn dropbear[123]: a", None, "dropbear", Some(123), "a"),
             ("<38>1 2019-07-08T17:40:16.954167-04:00 h sshd 57915 - - a b", Some("h"), "sshd", Some(57915), "a b"),
             (r#"<38>1 2019-07-08T17:40:16Z - sshd 5 - [m a="]\""][n] a b"#, None, "sshd", Some(5), "a b"),
+            (
+                "Jul 27 14:42:00 combo  -- root[2421]: ROOT LOGIN ON tty2",
+                Some("combo"),
+                "login",
+                Some(2421),
+                "ROOT LOGIN ON tty2",
+            ),
+            (
+                "Jun 14 15:16:01 combo sshd(pam_unix)[19939]: check pass",
+                Some("combo"),
+                "sshd(pam_unix)",
+                Some(19939),
+                "check pass",
+            ),
+            ("Mar  3 00:17:22 [sshd] Invalid user x", None, "sshd", None, "Invalid user x"),
+            ("Mar  3 00:17:22 [sshd]: Invalid user x", None, "sshd", None, "Invalid user x"),
+            ("2026-11-24 02:53:32,123 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Tue 2026-11-24 02:53:32 UTC vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("2015 Nov 13 02:53:59 h sshd[5]: [ID 800047 auth.info] a", Some("h"), "sshd", Some(5), "a"),
             ("Nov 24 02:53:51 vm last message repeated 3 times", Some("vm"), "", None, "last message repeated 3 times"),
         ];
@@ -261,6 +326,20 @@ mod tests {
         }
         for line in ["", "no time", "Nov", "Nov 99 02:53:51 vm a: b", "Nov 24 2:3 vm a: b", "<38>1 x", "2026-13-99T"] {
             assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_offset_is_known_where_a_line_has_one() {
+        let cases = [
+            ("2026-11-24T02:53:54.169365+01:00 vm sshd[77]: a", Some(3600)),
+            ("<38>1 2019-07-08T17:40:16.954167-04:00 h sshd 57915 - - a b", Some(-14_400)),
+            ("2026-11-24T02:53:54Z vm sshd[77]: a", Some(0)),
+            ("Nov 24 02:53:51 vm sshd[77]: a", None),
+            ("", None),
+        ];
+        for (line, offset) in cases {
+            assert_eq!(offset_seconds(line), offset, "{line}");
         }
     }
 

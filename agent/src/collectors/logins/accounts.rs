@@ -34,8 +34,8 @@ impl Accounts {
     }
 }
 
-/// The first line of a name counts, as it does for the C library.
-fn uids(passwd: &str) -> HashMap<String, u32> {
+/// The uid of each name in a passwd file. The first line of a name counts, as it does for the C library.
+pub fn uids(passwd: &str) -> HashMap<String, u32> {
     let mut uids = HashMap::new();
     for line in passwd.lines() {
         let mut fields = line.split(':');

@@ -37,8 +37,10 @@ impl Lines {
                 Some((b'\n', text)) => (text, true),
                 _ => (part, false),
             };
-            if !self.skipping {
-                self.half.extend(text.iter().filter(|byte| **byte != 0));
+            match (self.skipping, text.contains(&0)) {
+                (true, _) => {}
+                (false, false) => self.half.extend_from_slice(text),
+                (false, true) => self.half.extend(text.iter().filter(|byte| **byte != 0)),
             }
             if self.half.len() > self.max_bytes {
                 self.half = Vec::new();

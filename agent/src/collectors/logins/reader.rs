@@ -3,7 +3,7 @@
 use collector_common::clock::Reading;
 use collector_common::collector::Draft;
 use collector_common::event::payload::{Diagnostic, ExtraDetails, Login, Payload, Severity};
-use collector_common::parse::login::attempts::Attempts;
+use collector_common::parse::login::attempts::{Attempts, ByPam};
 use collector_common::parse::login::{self, Account, Handler, Remark, Verdict};
 
 /// One line of a log.
@@ -70,14 +70,15 @@ impl Reader {
         let (times, message) =
             login::repeated(entry.message).map_or((None, entry.message), |(n, text)| (Some(n), text));
         if !entry.writer.can_be(handler) {
-            return if handler.claims_verdict(message) { self.forged(entry, now) } else { Vec::new() };
+            return if handler.claims_verdict(entry.ident, message) { self.forged(entry, now) } else { Vec::new() };
         }
-        let remark = handler.read(message);
-        if remark == Remark::Hidden {
+        let remark = handler.read(entry.ident, message);
+        let is_hidden = remark == Remark::RefusedMore && self.attempts.is_told_by_pam(handler, None);
+        if remark == Remark::Hidden || is_hidden {
             return self.hidden(entry, now);
         }
         // A closing line that came several times is still one attempt of one connection.
-        let times = times.filter(|_| matches!(remark, Remark::Verdict(_)));
+        let times = times.filter(|_| matches!(remark, Remark::Verdict(_) | Remark::Refused(_)));
         let Some((pid, verdict)) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark) else {
             return Vec::new();
         };
@@ -89,12 +90,17 @@ impl Reader {
         }
     }
 
+    /// Says in what PAM's lines are attempts.
+    pub fn believe_pam(&mut self, by_pam: ByPam) {
+        self.attempts.by_pam = by_pam;
+    }
+
     /// Takes in a line that was read before this process began: what it says of a connection that may still be open
     /// counts, but it is no event a second time.
     pub fn remember(&mut self, entry: &Entry) {
         if let Some(handler) = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler)) {
             let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
-            self.attempts.judge(handler, entry.pid.unwrap_or(0), handler.read(message));
+            self.attempts.judge(handler, entry.pid.unwrap_or(0), handler.read(entry.ident, message));
         }
     }
 
@@ -162,8 +168,11 @@ impl Writer<'_> {
     }
 }
 
-/// Whether journald says that it dropped messages of a unit that lets people in.
+/// Whether a log daemon says that it dropped messages: journald of a unit that lets people in, rsyslog of anybody.
 fn is_suppression(entry: &Entry) -> bool {
+    if entry.ident.starts_with("rsyslogd") && matches!(entry.writer, Writer::Unproven) {
+        return entry.message.contains(" lost due to rate-limiting") || entry.message.contains("imuxsock lost ");
+    }
     let by_journald = entry.ident == "systemd-journald" && matches!(entry.writer, Writer::Kernel { uid: Some(0), .. });
     by_journald
         && entry.message.strip_prefix("Suppressed ").and_then(|rest| rest.split_once(" messages from ")).is_some_and(
@@ -171,7 +180,8 @@ fn is_suppression(entry: &Entry) -> bool {
         )
 }
 
-fn row(
+/// What a verdict looks like as a row.
+pub fn row(
     handler: Handler,
     pid: u32,
     verdict: &Verdict,
@@ -357,7 +367,8 @@ mod tests {
 
     #[test]
     fn logs_of_genuine_daemons_give_the_rows_that_were_checked_by_hand() {
-        for name in ["debian11", "debian12", "debian13"] {
+        let whole = ["debian11", "debian12", "debian13"];
+        for name in whole.into_iter().chain(["debian11-privileges", "debian12-privileges", "debian13-privileges"]) {
             let mut reader = Reader::default();
             let log = fs::read_to_string(fixture(&format!("{name}.log"))).unwrap();
             let rows = log.lines().flat_map(|line| as_json(read_file_line(&mut reader, line))).collect();
@@ -485,6 +496,21 @@ mod tests {
         };
         let rows = as_json(Reader::default().read(&suppressed, now(1), &mut uid_of));
         assert!(rows[0]["item"]["Message"].as_str().unwrap().contains("Suppressed 512"));
+    }
+
+    #[test]
+    fn what_rsyslog_dropped_is_told() {
+        let dropped = [
+            "rsyslogd: imuxsock[pid 4711]: 512 messages lost due to rate-limiting",
+            "rsyslogd-2177: imuxsock lost 512 messages from pid 4711 due to rate-limiting",
+            "rsyslogd: imjournal: 512 messages lost due to rate-limiting (20000 allowed within 600 seconds)",
+        ];
+        for line in dropped {
+            let rows = as_json(read_file_line(&mut Reader::default(), &format!("Nov 24 02:53:51 vm {line}")));
+            assert_eq!((rows.len(), &rows[0]["kind"]), (1, &json!("Diagnostic")), "{line}");
+        }
+        let started = "Nov 24 02:53:51 vm rsyslogd: [origin software=\"rsyslogd\"] start";
+        assert!(read_file_line(&mut Reader::default(), started).is_empty());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn settings(login_source: LoginSource) -> Settings {
     Settings {
         snapshot_interval: Duration::from_secs(3600),
         login_source,
+        fold_failed_logins: false,
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
     }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
 use collector_common::event::payload::{Diagnostic, Severity};
+use collector_common::parse::login::attempts::ByPam;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
+use super::fold::Folder;
 use super::reader::{Entry, Reader};
 
 /// Why a source is no longer followed.
@@ -25,6 +27,8 @@ pub struct Sink {
     out: Emitter,
     clock: Clock,
     reader: Reader,
+    /// Where repeated failures wait, if they shall.
+    folder: Option<Folder>,
     accounts: Accounts,
     source: String,
     /// Lines were read since a cursor was last sent.
@@ -52,10 +56,13 @@ impl End {
 impl Sink {
     /// The way out for the source with this name.
     pub fn new(cx: &Context, source: &str) -> Sink {
+        let mut reader = Reader::default();
+        reader.believe_pam(ByPam { console: true, ..ByPam::default() });
         Sink {
             out: cx.out.clone(),
             clock: cx.clock,
-            reader: Reader::default(),
+            reader,
+            folder: cx.settings.borrow().fold_failed_logins.then(Folder::default),
             accounts: Accounts::new(cx.root.path("/etc/passwd")),
             source: source.to_owned(),
             moved: false,
@@ -76,7 +83,11 @@ impl Sink {
     /// Reads one line. `place` gives the place after it, and is asked only if the line became an event.
     pub async fn take(&mut self, entry: &Entry<'_>, place: impl FnOnce() -> String) -> Result<(), Closed> {
         let accounts = &mut self.accounts;
-        let drafts = self.reader.read(entry, self.clock.now(), &mut |name| accounts.uid(name));
+        let now = self.clock.now();
+        let mut drafts = self.reader.read(entry, now, &mut |name| accounts.uid(name));
+        if let Some(folder) = &mut self.folder {
+            drafts = folder.fold(drafts, now);
+        }
         self.moved = true;
         self.send(drafts, place).await
     }
@@ -101,7 +112,9 @@ impl Sink {
 
     /// What is due when no line comes: counts, and the place if it moved and was not stored for long.
     pub async fn idle(&mut self, place: impl FnOnce() -> String) -> Result<(), Closed> {
-        for draft in self.reader.overdue(self.clock.now()) {
+        let now = self.clock.now();
+        let folded = self.folder.as_mut().map(|folder| folder.overdue(now)).unwrap_or_default();
+        for draft in self.reader.overdue(now).into_iter().chain(folded) {
             self.out.send(draft).await?;
         }
         if self.moved && self.sent.elapsed() >= CURSOR_EVERY {
@@ -112,7 +125,8 @@ impl Sink {
 
     /// How long [`Sink::idle`] need not be called; nothing if it has nothing to say until the next line.
     pub fn idle_for(&self) -> Option<Duration> {
-        match (self.reader.holds_counts(), self.moved) {
+        let is_folding = self.folder.as_ref().is_some_and(Folder::is_waiting);
+        match (self.reader.holds_counts() || is_folding, self.moved) {
             (true, _) => Some(Duration::from_secs(60)),
             (false, true) => Some(CURSOR_EVERY.saturating_sub(self.sent.elapsed()).max(Duration::from_secs(1))),
             (false, false) => None,
@@ -142,6 +156,18 @@ impl Sink {
 
     fn at(&self, place: String) -> SourceCursor {
         SourceCursor { source: self.source.clone(), place }
+    }
+}
+
+/// What waits goes out when the source is left or the agent stops. There is no waiting for room then; what finds none is
+/// counted as lost.
+impl Drop for Sink {
+    fn drop(&mut self) {
+        for draft in self.folder.as_mut().map(Folder::flush).unwrap_or_default() {
+            if self.out.offer(draft).is_err() {
+                break;
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ fn settings() -> Arc<Settings> {
     Arc::new(Settings {
         snapshot_interval: Duration::from_secs(365 * 86_400),
         login_source: LoginSource::Auto,
+        fold_failed_logins: false,
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
     })

@@ -43,7 +43,13 @@ struct Agent {
 
 fn settings(snapshot_interval: Duration) -> Arc<Settings> {
     let (login_source, process_backend) = (LoginSource::Auto, ProcessBackend::Auto);
-    Arc::new(Settings { snapshot_interval, login_source, process_backend, process_snapshot: false })
+    Arc::new(Settings {
+        snapshot_interval,
+        login_source,
+        fold_failed_logins: false,
+        process_backend,
+        process_snapshot: false,
+    })
 }
 
 fn start(root: Root, once: bool) -> Agent {

@@ -4,6 +4,7 @@
 //! shadow      FAILED LOGIN (N) on 'TTY'[ from 'HOST'] FOR 'USER', REASON       src/login.c
 //!             TOO MANY LOGIN TRIES (N) on 'TTY'[ from 'HOST'] FOR 'USER'
 //!             ROOT LOGIN  on 'TTY'[ from 'HOST']
+//!             'USER' logged in  on 'TTY'[ from 'HOST']                         with LOG_OK_LOGINS
 //! util-linux  FAILED LOGIN N FROM TTY|HOST FOR USER, REASON                    login-utils/login.c
 //!             FAILED LOGIN SESSION FROM TTY|HOST FOR USER, REASON
 //!             TOO MANY LOGIN TRIES (N) FROM TTY|HOST FOR USER, REASON
@@ -19,6 +20,12 @@
 use super::{Account, Peer, Remark, Verdict};
 use crate::event::payload::LoginResult;
 
+/// How the C library writes that there is none.
+const NULL: &str = "(null)";
+
+/// `pam_strerror(3)` of `PAM_USER_UNKNOWN`.
+const UNKNOWN_TO_PAM: &str = "User not known to the underlying authentication module";
+
 /// Reads one message of `login`.
 pub fn read(message: &str) -> Remark {
     shadow(message)
@@ -30,6 +37,10 @@ pub fn read(message: &str) -> Remark {
 fn shadow(message: &str) -> Option<Verdict> {
     if let Some(place) = message.strip_prefix("ROOT LOGIN  on '") {
         return root(place);
+    }
+    if let Some((user, place)) = message.strip_prefix('\'').and_then(|rest| rest.split_once("' logged in  on '")) {
+        let (terminal, peer) = quoted_place(place)?;
+        return Some(Verdict::new(LoginResult::Success, Account::Known(user.to_owned()), peer).at(terminal));
     }
     let (place, user) = match message.strip_prefix("FAILED LOGIN (") {
         Some(rest) => {
@@ -65,9 +76,10 @@ fn util_linux(message: &str) -> Option<Verdict> {
         return None;
     }
     let (place, rest) = rest.split_once(" FOR ")?;
-    let (user, _) = rest.rsplit_once(", ")?;
-    let peer = if is_terminal(place) { Peer::default() } else { Peer::new(place, None) };
-    let verdict = Verdict::new(LoginResult::Fail, typed(user), peer).by("password");
+    let (user, reason) = rest.rsplit_once(", ")?;
+    let peer = if is_terminal(place) || place == NULL { Peer::default() } else { Peer::new(place, None) };
+    let account = if reason == UNKNOWN_TO_PAM { Account::Invalid { typed: None } } else { typed(user) };
+    let verdict = Verdict::new(LoginResult::Fail, account, peer).by("password");
     Some(if is_terminal(place) { verdict.at(place) } else { verdict })
 }
 
@@ -96,7 +108,7 @@ fn quoted_place(place: &str) -> Option<(&str, Peer)> {
 
 fn typed(user: &str) -> Account {
     match user {
-        "UNKNOWN" | "(unknown)" | "" => Account::Invalid { typed: None },
+        "UNKNOWN" | "(unknown)" | NULL | "" => Account::Invalid { typed: None },
         _ => Account::Typed(user.to_owned()),
     }
 }
@@ -184,6 +196,15 @@ mod tests {
                 Some("ttyS0"),
                 None,
             ),
+            (
+                "FAILED LOGIN 1 FROM (null) FOR hunter2, User not known to the underlying authentication module",
+                Fail,
+                nobody.clone(),
+                None,
+                None,
+            ),
+            ("FAILED LOGIN SESSION FROM (null) FOR (null), Error in service module", Fail, nobody.clone(), None, None),
+            ("'tester' logged in  on '/dev/tty1'", Success, known("tester"), Some("tty1"), None),
             ("LOGIN ON tty1 BY tester", Success, known("tester"), Some("tty1"), None),
             ("LOGIN ON pts/1 BY tester FROM 203.0.113.5", Success, known("tester"), Some("pts/1"), Some("203.0.113.5")),
             ("ROOT LOGIN ON tty1", Success, known("root"), Some("tty1"), None),

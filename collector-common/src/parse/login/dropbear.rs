@@ -9,17 +9,21 @@
 //! Pubkey auth bad signature for 'U' with key FINGERPRINT from IP:PORT
 //! Login attempt for nonexistent user[ from IP:PORT]        without the peer in 2020.79 to 2022.83
 //! Exit before auth[ from <IP:PORT>]: [(user 'U', N fails): ]REASON
+//! Exit before auth[ (user 'U', N fails)]: REASON                    until 2019
 //! ```
 //!
+//! Until 2011 each begins with a small letter.
 //! Only names of accounts are written, so a quoted name cannot hold what an attacker likes. IPv6 addresses stand
 //! without brackets: the port is what follows the last colon. A refused key leaves no line but the last.
+
+use std::borrow::Cow;
 
 use super::{Account, Key, Peer, Remark, Verdict};
 use crate::event::payload::LoginResult;
 
 /// Reads one message of `dropbear`.
 pub fn read(message: &str) -> Remark {
-    let message = without_own_stamp(message);
+    let message = &capitalised(without_own_stamp(message));
     if let Some(rest) = message.strip_prefix("Child connection from ") {
         return peer(rest).map_or(Remark::Nothing, Remark::Opened);
     }
@@ -41,6 +45,14 @@ fn without_own_stamp(message: &str) -> &str {
     stamped.unwrap_or(message)
 }
 
+/// Until 2011 every message began with a small letter.
+fn capitalised(message: &str) -> Cow<'_, str> {
+    match message.chars().next() {
+        Some(first @ 'a'..='z') => Cow::Owned(format!("{}{}", first.to_ascii_uppercase(), &message[1..])),
+        _ => Cow::Borrowed(message),
+    }
+}
+
 fn success(message: &str) -> Option<Verdict> {
     const SUCCESSES: [(&str, &str); 4] = [
         ("Password auth succeeded for '", "password"),
@@ -55,14 +67,12 @@ fn success(message: &str) -> Option<Verdict> {
 }
 
 fn failure(message: &str) -> Option<Verdict> {
-    const FAILURES: [(&str, &str); 5] = [
-        ("ad password attempt for '", "password"),
-        ("ad PAM password attempt for '", "password"),
+    const FAILURES: [(&str, &str); 4] = [
+        ("Bad password attempt for '", "password"),
+        ("Bad PAM password attempt for '", "password"),
         ("Too-long password attempt for '", "password"),
-        ("too-long password attempt for '", "password"),
         ("Pubkey auth bad signature for '", "publickey"),
     ];
-    let message = message.strip_prefix(['B', 'b']).unwrap_or(message);
     FAILURES.iter().find_map(|(start, method)| with_user(message, start, method, LoginResult::Fail))
 }
 
@@ -82,9 +92,7 @@ fn with_user(message: &str, start: &str, method: &str, result: LoginResult) -> O
 /// Accounts that are refused before a password is looked at. It says so once per connection.
 fn refusal(message: &str) -> Option<Verdict> {
     let fail = |account, peer| Verdict::new(LoginResult::Fail, account, peer);
-    if let Some(rest) =
-        message.strip_prefix(['L', 'l']).and_then(|rest| rest.strip_prefix("ogin attempt for nonexistent user"))
-    {
+    if let Some(rest) = message.strip_prefix("Login attempt for nonexistent user") {
         let peer = if rest.is_empty() { Peer::default() } else { peer(rest.strip_prefix(" from ")?)? };
         return Some(fail(Account::Invalid { typed: None }, peer));
     }
@@ -93,7 +101,7 @@ fn refusal(message: &str) -> Option<Verdict> {
         Some((said, peer)) => (said, peer),
         None => (message, Peer::default()),
     };
-    if said == "root login rejected" {
+    if said == "Root login rejected" {
         return Some(fail(Account::Known("root".to_owned()), peer));
     }
     if let Some(user) = said.strip_prefix("Login attempt with wrong user ") {
@@ -119,12 +127,23 @@ fn exit(message: &str) -> Option<Remark> {
         }
         None => (Peer::default(), rest),
     };
-    let rest = rest.strip_prefix(": ")?;
-    let account = match rest.strip_prefix("(user '").and_then(|rest| rest.split_once("', ")) {
-        Some((user, _)) => Account::Known(user.to_owned()),
-        None => Account::Unknown,
+    // Until 2019 the colon stands behind the parenthesis, and the peer at most at the end of the reason.
+    let rest = rest.strip_prefix(": ").or_else(|| rest.strip_prefix(' ').filter(|rest| rest.starts_with('(')))?;
+    let (account, reason) = match rest.strip_prefix("(user '").and_then(|rest| rest.split_once("', ")) {
+        Some((user, rest)) => (Account::Known(user.to_owned()), rest.split_once("): ")?.1),
+        None => (Account::Unknown, rest),
     };
+    let account = match reason.starts_with("Max auth tries reached - user 'is invalid'") {
+        true => Account::Invalid { typed: None },
+        false => account,
+    };
+    let said = || peer_of_reason(reason).unwrap_or_default();
+    let peer = if peer == Peer::default() { said() } else { peer };
     Some(Remark::Closed { account, peer, pid: None, certain: true })
+}
+
+fn peer_of_reason(reason: &str) -> Option<Peer> {
+    peer(reason.strip_prefix("Max auth tries reached - user ")?.rsplit_once(" from ")?.1)
 }
 
 /// `IP:PORT`, `[IP]:PORT`, or a name in the place of the address.
@@ -271,7 +290,18 @@ mod tests {
             read("Exit before auth from <192.0.2.7:5>: (user 'u', 1 fails): Exited normally"),
             closed(known.clone(), peer.clone())
         );
-        assert_eq!(read("Exit before auth (user 'u', 1 fails): x"), Remark::Nothing);
+        let old = "xit before auth (user 'u', 10 fails): Max auth tries reached - user 'u' from 192.0.2.7:5";
+        for first in ["e", "E"] {
+            assert_eq!(read(&format!("{first}{old}")), closed(known.clone(), peer.clone()));
+        }
+        assert_eq!(
+            read("exit before auth (user 'u', 1 fails): x from 8.8.8.8:1"),
+            closed(known.clone(), Peer::default())
+        );
+        assert_eq!(read("exit before auth: Exited normally"), closed(Account::Unknown, Peer::default()));
+        assert_eq!(read("child connection from ::1:59084"), Remark::Opened(Peer::new("::1", Some(59084))));
+        let nobody = closed(Account::Invalid { typed: None }, Peer::default());
+        assert_eq!(read("Exit before auth: Max auth tries reached - user 'is invalid'"), nobody);
         assert_eq!(read("Exit before auth: (user 'u', 1 fails): x"), closed(known, Peer::default()));
         assert_eq!(read("Exit before auth from <192.0.2.7:5>: Exited normally"), closed(Account::Unknown, peer));
     }

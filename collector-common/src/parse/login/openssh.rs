@@ -9,10 +9,16 @@
 //! Disconnecting PEER: REASON [preauth]            Unable to negotiate with PEER: REASON [preauth]
 //! Timeout before authentication for IP port N     ... for connection from IP to IP, pid = N since 9.8, by the listener
 //! banner exchange: Connection from IP port N: invalid format
+//! error: PAM: REASON for [illegal user ]USER from HOST                                      auth-pam.c, sshpam_query
+//! User USER [from HOST ]not allowed because REASON                                          auth.c, allowed_user
 //! drop connection #N from [IP]:P on [IP]:22 penalty: ...                                    sshd.c, since 9.8
 //!
 //! PEER is [authenticating user USER |invalid user USER ]IP port N
 //! ```
+//!
+//! Until 6.9 no line but a verdict has a port, and the last line of a connection is `Received disconnect from IP: CODE:
+//! TEXT [preauth]` or `Connection closed by IP [preauth]`; until 5.8 there is no ` [preauth]`, until 3.9 an invalid user
+//! is an illegal one.
 //!
 //! At the default log level a key that was refused for a valid user leaves only the closing line. USER cannot hold a
 //! colon (what follows one is the login style and never logged) and its control characters are escaped by the daemon,
@@ -21,8 +27,12 @@
 use super::{Account, Key, Peer, Remark, Verdict};
 use crate::event::payload::LoginResult;
 
+/// The method whose refusals `sshd` may log twice.
+pub const KEYBOARD_INTERACTIVE_PAM: &str = "keyboard-interactive/pam";
+
 /// Reads one message of `sshd`.
 pub fn read(message: &str) -> Remark {
+    let message = message.trim_end();
     let (message, preauth) = match message.strip_suffix(" [preauth]") {
         Some(message) => (message, true),
         None => (message, false),
@@ -30,19 +40,24 @@ pub fn read(message: &str) -> Remark {
     verdict(message)
         .map(Remark::Verdict)
         .or_else(|| companion(message))
+        .or_else(|| ending(message, preauth))
         .or_else(|| closing(message, preauth))
         .unwrap_or(Remark::Nothing)
 }
 
 fn verdict(message: &str) -> Option<Verdict> {
+    if let Some(rest) = message.strip_prefix("error: PAM: ") {
+        return keyboard_interactive(rest);
+    }
     let (result, rest) = match message.strip_prefix("Accepted ") {
         Some(rest) => (LoginResult::Success, rest),
         None => (LoginResult::Fail, message.strip_prefix("Failed ")?),
     };
     let (method, rest) = rest.split_once(' ')?;
-    let (named, extra) = match rest.strip_prefix("for ")?.split_once(" ssh2: ") {
+    let rest = rest.strip_prefix("for ")?;
+    let (named, extra) = match rest.split_once(" ssh2: ").or_else(|| rest.split_once(" ssh1: ")) {
         Some((named, extra)) => (named, Some(extra)),
-        None => (rest.strip_prefix("for ")?, None),
+        None => (rest, None),
     };
     let named =
         ["ssh2", "ssh1"].iter().find_map(|version| named.strip_suffix(version)?.strip_suffix(' ')).unwrap_or(named);
@@ -52,15 +67,96 @@ fn verdict(message: &str) -> Option<Verdict> {
     Some(verdict)
 }
 
+/// `REASON for [invalid user ]USER from HOST`: a password that PAM itself asked for and refused. Below VERBOSE nothing
+/// else tells it of a user who exists, so it is the verdict, and a `Failed keyboard-interactive/pam` that follows is not.
+fn keyboard_interactive(rest: &str) -> Option<Verdict> {
+    let (named, host) = rest.trim_end().rsplit_once(" from ")?;
+    // macOS adds the address that was connected to.
+    let host = host.split_once(" via ").map_or(host, |(host, _)| host);
+    // The one reason of pam_strerror(3) that holds the word the user stands behind.
+    let (reason, user) = match named.strip_prefix("Have exhausted maximum number of retries for service for ") {
+        Some(user) => ("", user),
+        None => named.split_once(" for ")?,
+    };
+    // Faults of PAM itself name its function instead.
+    if reason.contains([':', '(']) {
+        return None;
+    }
+    let account = match account(user) {
+        Account::Known(user) if reason == "User not known to the underlying authentication module" => {
+            Account::Invalid { typed: Some(user) }
+        }
+        account => account,
+    };
+    Some(Verdict::new(LoginResult::Fail, account, Peer::new(host, None)).by(KEYBOARD_INTERACTIVE_PAM))
+}
+
 fn companion(message: &str) -> Option<Remark> {
-    if let Some(rest) = message.strip_prefix("Invalid user ") {
+    if let Some(rest) = message.strip_prefix("Invalid user ").or_else(|| message.strip_prefix("Illegal user ")) {
         let (user, peer) = from_peer(rest)?;
         return Some(Remark::Named { account: Account::Invalid { typed: Some(user.to_owned()) }, peer });
+    }
+    if let Some((named, _)) = message.strip_prefix("User ").and_then(|rest| rest.split_once(" not allowed because ")) {
+        // An account that the rules keep out is an invalid user to the lines that follow. HOST may be a name.
+        let (user, peer) = named
+            .rsplit_once(" from ")
+            .map_or((named, Peer::default()), |(user, host)| (user, address_only(host).unwrap_or_default()));
+        return Some(Remark::Named { account: Account::Invalid { typed: Some(user.to_owned()) }, peer });
+    }
+    if let Some(rest) = message.strip_prefix("Connection from ") {
+        // With LogLevel VERBOSE: `IP port N on IP port N`.
+        let peer = rest.split_once(" on ").map_or(rest, |(peer, _)| peer);
+        return Some(Remark::Opened(anonymous(peer).or_else(|| address_only(peer))?));
     }
     if message.strip_prefix("error: ").unwrap_or(message).starts_with("kex_exchange_identification: ") {
         return Some(Remark::Opened(Peer::default()));
     }
     message.starts_with("drop connection #").then_some(Remark::Hidden)
+}
+
+/// Lines that end a connection and do not say whose it was, most of them of old versions.
+fn ending(message: &str, preauth: bool) -> Option<Remark> {
+    let closed = |account, peer| Remark::Closed { account, peer, pid: None, certain: true };
+    if let Some(rest) = message.strip_prefix("error: ").unwrap_or(message).strip_prefix("Received disconnect from ") {
+        // Until 6.9 it stands alone and without a port; since then a line with the user follows it.
+        let (peer, _) = rest.split_once(": ")?;
+        return Some(Remark::Closed {
+            account: Account::Unknown,
+            peer: address_only(peer)?,
+            pid: None,
+            certain: preauth,
+        });
+    }
+    let denied = message.strip_prefix("fatal: Access denied for user ");
+    if let Some(user) = denied.and_then(|rest| rest.strip_suffix(" by PAM account configuration")) {
+        return Some(closed(Account::Known(user.to_owned()), Peer::default()));
+    }
+    if let Some(user) = message.strip_prefix("Disconnecting: Too many authentication failures for ") {
+        // Until 6.7; the line that ends the connection has the address.
+        return Some(Remark::Named { account: account(user), peer: Peer::default() });
+    }
+    if let Some(rest) = message.strip_prefix("refused connect from ") {
+        // By hosts.deny(5): `IP`, `NAME (IP)` or, with ident, `WHATEVER@NAME (IP)`.
+        let address =
+            rest.strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map_or(rest, |(_, address)| address);
+        return Some(closed(Account::Unknown, address_only(address)?));
+    }
+    const ANONYMOUS_ENDS: [&str; 5] = [
+        "fatal: Read from socket failed: ",
+        "fatal: Write failed: ",
+        "fatal: no matching ",
+        "fatal: Unable to negotiate a key exchange method",
+        "Disconnecting: ",
+    ];
+    if ANONYMOUS_ENDS.iter().any(|end| message.starts_with(end)) {
+        return Some(Remark::Closed { account: Account::Unknown, peer: Peer::default(), pid: None, certain: false });
+    }
+    const SCANS: [&str; 3] = ["scanned from ", "probed from ", "Protocol major versions differ for "];
+    if let Some(rest) = SCANS.iter().find_map(|scan| message.strip_prefix(scan)) {
+        let (peer, _) = rest.split_once(" with ").or_else(|| rest.split_once(": "))?;
+        return Some(closed(Account::Unknown, anonymous(peer).or_else(|| address_only(peer))?));
+    }
+    None
 }
 
 fn closing(message: &str, preauth: bool) -> Option<Remark> {
@@ -103,8 +199,9 @@ fn closing(message: &str, preauth: bool) -> Option<Remark> {
         let (user, peer) = peer_at_end(rest)?;
         return Some(closed(Account::Invalid { typed: Some(user.to_owned()) }, peer));
     }
-    // Without the mark a session that was let in may end like this, too.
-    Some(Remark::Closed { account: Account::Unknown, peer: anonymous(rest)?, pid: None, certain: preauth })
+    // Without the mark a session that was let in may end like this, too. Until 6.9 there is no port.
+    let peer = anonymous(rest).or_else(|| address_only(rest))?;
+    Some(Remark::Closed { account: Account::Unknown, peer, pid: None, certain: preauth })
 }
 
 /// `IP port N`, or `connection from IP to IP, pid = N` written by the listener about the process that served it.
@@ -115,13 +212,18 @@ fn timeout(rest: &str) -> Option<Remark> {
             let (_, pid) = rest.rsplit_once(", pid = ")?;
             (address_only(peer)?, Some(pid.parse().ok()?))
         }
-        None => (anonymous(rest)?, None),
+        None => (anonymous(rest).or_else(|| address_only(rest.trim_end_matches('.')))?, None),
     };
     Some(Remark::Closed { account: Account::Unknown, peer, pid, certain: true })
 }
 
 fn account(user: &str) -> Account {
-    match user.strip_prefix("invalid user ") {
+    // Solaris.
+    if user == "<invalid username>" {
+        return Account::Invalid { typed: None };
+    }
+    // Until 3.9 it said "illegal".
+    match user.strip_prefix("invalid user ").or_else(|| user.strip_prefix("illegal user ")) {
         Some(typed) => Account::Invalid { typed: Some(typed.to_owned()) },
         None => Account::Known(user.to_owned()),
     }
@@ -160,10 +262,10 @@ fn before_reason(text: &str) -> &str {
 fn key(extra: &str) -> Option<Key> {
     let mut words = extra.split(' ');
     let (kind, fingerprint) = (words.next()?, words.next()?);
-    ["SHA256:", "MD5:", "SHA1:", "SHA512:"]
-        .iter()
-        .any(|hash| fingerprint.starts_with(hash))
-        .then(|| Key { kind: Some(kind.to_owned()), fingerprint: fingerprint.to_owned() })
+    let is_hash = ["SHA256:", "MD5:", "SHA1:", "SHA512:"].iter().any(|hash| fingerprint.starts_with(hash));
+    // Until 6.7 it is MD5 without saying so.
+    let is_md5 = fingerprint.len() == 47 && fingerprint.bytes().all(|byte| byte == b':' || byte.is_ascii_hexdigit());
+    (is_hash || is_md5).then(|| Key { kind: Some(kind.to_owned()), fingerprint: fingerprint.to_owned() })
 }
 
 #[cfg(test)]
@@ -315,6 +417,8 @@ mod tests {
             ),
             ("Bad protocol version identification 'a' from 8.8.8.8 port 1' from 192.0.2.7 port 3", Account::Unknown, 3),
             ("Did not receive identification string from 192.0.2.7 port 3", Account::Unknown, 3),
+            ("scanned from 192.0.2.7 port 3 with SSH-2.0-x 8.8.8.8.  Don't panic.", Account::Unknown, 3),
+            ("Protocol major versions differ for 192.0.2.7 port 3: SSH-2.0-a vs. SSH-1.5", Account::Unknown, 3),
         ];
         for (message, expected, expected_port) in cases {
             let Remark::Closed { account, peer, pid: None, certain: true } = read(message) else { panic!("{message}") };
@@ -325,6 +429,88 @@ mod tests {
         let Remark::Closed { peer, pid: Some(18225), .. } = late else { panic!("{late:?}") };
         assert_eq!(peer.address, "192.0.2.7".parse().ok());
         assert!(matches!(read("Connection closed by 192.0.2.7 port 3"), Remark::Closed { certain: false, .. }));
+    }
+
+    #[test]
+    fn lines_of_old_versions_are_read() {
+        let peer = Peer::new("192.0.2.7", None);
+        let ends = [
+            ("Connection closed by 192.0.2.7 [preauth]", true),
+            ("Connection closed by 192.0.2.7", false),
+            ("Received disconnect from 192.0.2.7: 11: Bye Bye [preauth]", true),
+            ("Received disconnect from 192.0.2.7: 11: a port 1: from 8.8.8.8: 11", false),
+            ("error: Received disconnect from 192.0.2.7: 3: com.jcraft.jsch.JSchException: Auth fail [preauth]", true),
+            ("fatal: Timeout before authentication for 192.0.2.7", true),
+            ("refused connect from 192.0.2.7", true),
+            ("refused connect from root@8.8.8.8::ffff:192.0.2.7 (::ffff:192.0.2.7)", true),
+            ("fatal: Unable to negotiate with 192.0.2.7: no matching cipher found. [preauth]", true),
+            ("Protocol major versions differ for 192.0.2.7: SSH-2.0-a vs. SSH-1.5", true),
+        ];
+        for (message, expected) in ends {
+            let closed = Remark::Closed { account: Account::Unknown, peer: peer.clone(), pid: None, certain: expected };
+            assert_eq!(read(message), closed, "{message}");
+        }
+        let named = Remark::Named { account: invalid("a b"), peer: peer.clone() };
+        assert_eq!(read("Illegal user a b from 192.0.2.7"), named);
+        let verdicts = [
+            ("Failed password for illegal user a b from ::ffff:192.0.2.7 port 9 ssh2", invalid("a b"), Some(9)),
+            ("Failed none for invalid user a b from 192.0.2.7 port 9 ssh2", invalid("a b"), Some(9)),
+            ("error: PAM: Authentication failure for root from 192.0.2.7", known("root"), None),
+            ("error: PAM: Authentication failure for illegal user a b from 192.0.2.7", invalid("a b"), None),
+            (
+                "error: PAM: User not known to the underlying authentication module for x from 8.8.8.8 from 192.0.2.7",
+                invalid("x from 8.8.8.8"),
+                None,
+            ),
+            (
+                "error: PAM: Have exhausted maximum number of retries for service for root from 192.0.2.7",
+                known("root"),
+                None,
+            ),
+            ("error: PAM: unknown user for illegal user a b from 192.0.2.7", invalid("a b"), None),
+            ("error: PAM: authentication error for root from 192.0.2.7 via 192.0.2.1", known("root"), None),
+            (
+                "Failed keyboard-interactive for <invalid username> from 192.0.2.7 port 9 ssh2",
+                Account::Invalid { typed: None },
+                Some(9),
+            ),
+            ("Failed password for root from 192.0.2.7 port 9 ssh1: ruser x from 8.8.8.8", known("root"), Some(9)),
+            ("Accepted rsa for root from 192.0.2.7 port 9", known("root"), Some(9)),
+        ];
+        for (message, account, port) in verdicts {
+            let Remark::Verdict(verdict) = read(message) else { panic!("{message}") };
+            let expected = (account, Peer { port, ..peer.clone() });
+            assert_eq!((verdict.account, verdict.peer), expected, "{message}");
+        }
+        let Remark::Verdict(verdict) = read(
+            "Accepted publickey for u from 192.0.2.7 port 9 ssh2: RSA 9f:a1:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd",
+        ) else {
+            panic!()
+        };
+        assert_eq!(verdict.key.map(|key| key.fingerprint.len()), Some(47));
+        let denied = Remark::Named { account: invalid("denied"), peer: peer.clone() };
+        assert_eq!(read("User denied from 192.0.2.7 not allowed because listed in DenyUsers"), denied);
+        let denied = Remark::Named { account: invalid("denied"), peer: Peer::default() };
+        assert_eq!(read("User denied from x.example not allowed because not listed in AllowUsers"), denied);
+        assert_eq!(read("User denied not allowed because account is locked"), denied);
+        let many = "Disconnecting: Too many authentication failures for root [preauth]";
+        assert_eq!(read(many), Remark::Named { account: known("root"), peer: Peer::default() });
+        let opened = Remark::Opened(Peer::new("192.0.2.7", Some(9)));
+        assert_eq!(read("Connection from 192.0.2.7 port 9 on 192.0.2.1 port 22 rdomain \"\""), opened);
+        assert_eq!(
+            read("fatal: Access denied for user u by PAM account configuration [preauth]"),
+            Remark::Closed { account: known("u"), peer: Peer::default(), pid: None, certain: true }
+        );
+        for nothing in [
+            "input_userauth_request: invalid user webmaster [preauth]",
+            "reverse mapping checking getaddrinfo for ns.example [192.0.2.7] failed - POSSIBLE BREAK-IN ATTEMPT!",
+            "Address 192.0.2.7 maps to x.example, but this does not map back to the address - POSSIBLE BREAK-IN ATTEMPT!",
+            "PAM service(sshd) ignoring max retries; 6 > 3",
+            "error: connect_to 192.0.2.7 port 80: failed.",
+            "error: PAM: pam_open_session(): Cannot make/remove an entry for the specified session",
+        ] {
+            assert_eq!(read(nothing), Remark::Nothing, "{nothing}");
+        }
     }
 
     #[test]
@@ -344,7 +530,6 @@ mod tests {
             "Partial publickey for root from 192.0.2.7 port 4 ssh2",
             "Received disconnect from 192.0.2.7 port 4:11: Accepted password for root from 8.8.8.8 port 1 ssh2",
             "Disconnected from user root 192.0.2.7 port 4",
-            "User denied from 192.0.2.7 not allowed because listed in DenyUsers",
             "ROOT LOGIN REFUSED FROM 192.0.2.7 port 4",
             "pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
             "PAM 2 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
