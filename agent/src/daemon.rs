@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::collectors;
+use crate::config::layers::{Applied, Layers};
 use crate::config::settings::Settings;
 use crate::config::{self, Config};
 use crate::expiry;
@@ -136,7 +137,8 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
     let boot = clock.boot();
-    let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let layers = Layers::new(config);
+    let running = Running { layers, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
     let mut tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
@@ -159,7 +161,7 @@ fn spawn_tasks(
     let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
     tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
-    let local = &running.config.local;
+    let local = &running.layers.config().local;
     let sources = status::Sources {
         device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
         hub: local.connection.as_ref().map(|connection| connection.url()),
@@ -210,7 +212,7 @@ impl Daemon {
 
 /// What the running daemon reacts with.
 struct Running {
-    config: Config,
+    layers: Layers,
     config_file: Option<PathBuf>,
     root: Root,
     settings: watch::Sender<Arc<Settings>>,
@@ -231,7 +233,7 @@ impl Running {
         let mut identity_retry = every(IDENTITY_RETRY);
         let mut statistics = every(STATISTICS);
         loop {
-            let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
+            let has_no_identity = self.layers.config().local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
                 () = tick(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
                     notify(&[NotifyState::Watchdog]);
@@ -245,7 +247,7 @@ impl Running {
                     }
                 },
                 _ = identity_retry.tick(), if has_no_identity => {
-                    self.endpoint.send_replace(endpoint(&self.config, &self.root));
+                    self.endpoint.send_replace(endpoint(self.layers.config(), &self.root));
                 }
                 _ = statistics.tick() => self.remarks.statistics(&mut self.statistics).await,
                 _ = signals.hangup.recv() => self.reload().await,
@@ -268,19 +270,20 @@ impl Running {
         };
         match reason {
             Ok(config) => {
-                if config.local.state_directory != self.config.local.state_directory {
+                if config.local.state_directory != self.layers.config().local.state_directory {
                     warn!("a new stateDirectory takes effect with the next start");
                 }
-                self.config = config;
-                self.settings.send_replace(Arc::clone(&self.config.settings));
-                let endpoint = endpoint(&self.config, &self.root);
+                let Applied { settings, problems, lowered, errors } = self.layers.reload(config);
+                self.settings.send_replace(settings);
+                let endpoint = endpoint(self.layers.config(), &self.root);
                 self.endpoint.send_if_modified(|current| {
                     let is_new = *current != endpoint;
                     *current = endpoint;
                     is_new
                 });
-                info!("{} was read again", self.config.file);
-                self.remarks.configuration(&self.config).await;
+                info!("{} was read again", self.layers.config().file);
+                self.remarks.configuration(&problems, errors).await;
+                self.remarks.lowered(&lowered).await;
             }
             Err(reason) => self.remarks.refused(&reason).await,
         }
@@ -341,7 +344,7 @@ async fn tell_start(
     if let Some(warning) = identity {
         remarks.suspicious(warning).await;
     }
-    remarks.configuration(config).await;
+    remarks.configuration(&config.warnings, config.configuration_errors()).await;
     before.ok()
 }
 

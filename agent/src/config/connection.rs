@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::document::{Entry, Reader, is_null, kind_of, string};
 use super::duration;
-use super::origin::{Origin, Origins};
+use super::origin::Origins;
 use crate::credential::Source;
 
 /// How to reach the hub.
@@ -207,7 +207,7 @@ pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) 
         if let Err((expected, found)) = connection.take(&entry.key, entry.value) {
             reader.refuse(entry.value, &key, &expected, found);
         }
-        origins.insert(key, Origin::Line(reader.position(entry.key_text).line));
+        origins.insert(key, reader.origin(entry.key_text));
     }
     if reader.refused.len() == refused_before {
         connection.check_together(reader, value, &fields);

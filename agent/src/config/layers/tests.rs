@@ -1,0 +1,208 @@
+use std::time::Duration;
+
+use collector_common::event::kind::Kind;
+
+use super::*;
+use crate::config::settings::Priority;
+use crate::config::{load, load_layers};
+
+const PUBLISHED_DEFAULT: &str = include_str!("../../../../tests/fixtures/twins/exported.json");
+
+fn local(desired: &Value) -> Layers {
+    let text = json!({ "properties": { "desired": desired } }).to_string();
+    Layers::new(load("twin.json", &text, None).unwrap())
+}
+
+fn full(layers: &mut Layers, desired: &Value) -> Applied {
+    layers.desired_full(desired.to_string().as_bytes(), 4)
+}
+
+fn published(members: &Value) -> Value {
+    json!({ published::OBJECT: members })
+}
+
+fn told(applied: &Applied) -> Vec<String> {
+    applied.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_later_layer_wins_key_by_key_and_null_goes_back() {
+    let file = r#"{"properties": {"desired": {"edgewarden": {"spoolSyncLow": "PT10S", "processSnapshot": true}}}}"#;
+    let drop_in = r#"{"properties": {"desired": {"edgewarden":
+        {"spoolSyncLow": "PT20S", "processSnapshot": null}}}}"#;
+    let drop_ins = [("twin.d/10.json".to_owned(), drop_in.to_owned())];
+    let mut layers = Layers::new(load_layers("twin.json", file, &drop_ins, None).unwrap());
+    let origin = |layers: &Layers, key: &str| layers.effective().into_iter().find(|row| row.key == key).unwrap().origin;
+    assert_eq!(origin(&layers, "edgewarden.spoolSyncLow"), Origin::DropIn("twin.d/10.json".to_owned(), 2));
+    assert_eq!(origin(&layers, "edgewarden.processSnapshot"), Origin::Line(1));
+
+    let applied = full(&mut layers, &json!({"edgewarden": {"spoolSyncLow": "PT5S", "processSnapshot": false}}));
+    assert_eq!(applied.settings.spool_sync_low, Duration::from_secs(5));
+    assert_eq!(origin(&layers, "edgewarden.spoolSyncLow"), Origin::Hub);
+    let applied = layers.desired_patch(br#"{"edgewarden": {"spoolSyncLow": null}}"#, 5);
+    assert_eq!(applied.settings.spool_sync_low, Duration::from_secs(20));
+    assert!(!applied.settings.collectors.process_snapshot);
+    assert_eq!((layers.version(), applied.problems.len()), (Some(5), 0));
+}
+
+#[test]
+fn a_drop_in_has_no_say_in_what_is_local() {
+    let drop_ins = [("d.json".to_owned(), "{\"connection\": {\"url\": \"mqtt://h\"}}".to_owned())];
+    let refused = load_layers("twin.json", "{}", &drop_ins, None).unwrap_err();
+    assert_eq!(
+        refused[0].to_string(),
+        "d.json:1:2: connection: expected it in the file beside this directory, found it in a drop-in"
+    );
+}
+
+#[test]
+fn what_is_right_applies_and_what_is_wrong_keeps_its_last_good_value() {
+    let mut layers = local(&json!({}));
+    full(&mut layers, &published(&json!({"highPriorityMessageFrequency": {"value": "PT1M"}})));
+    let applied = full(
+        &mut layers,
+        &json!({
+            published::OBJECT: {
+                "highPriorityMessageFrequency": {"value": "1m"},
+                "eventPriorityProcessCreate": {"value": "High"},
+                "snapshotFrequency": {"value": 1e308},
+            },
+            "edgewarden": {"spoolSyncLow": 7, "loginSource": "/etc/passwd", "floor": [], "colour": 1},
+        }),
+    );
+    assert_eq!(applied.settings.high_interval, Duration::from_secs(60));
+    assert_eq!(applied.settings.priority(Kind::ProcessCreate), Priority::High);
+    assert_eq!(applied.settings.spool_sync_low, Duration::from_secs(30));
+    let told = told(&applied);
+    for message in [
+        "desired twin, version 4: highPriorityMessageFrequency: expected {\"value\": an ISO 8601 duration from \
+         \"PT1S\" to \"P366D\", such as \"PT7M\"}, found {\"value\":\"1m\"}; \"PT1M\" is in force",
+        "desired twin, version 4: properties.desired.edgewarden.loginSource: expected \"auto\", \"journal\" or the \
+         absolute path of a log file, found \"/etc/passwd\"; \"auto\" is in force",
+        "desired twin, version 4: properties.desired.edgewarden.floor: expected it in the local file only, found []; \
+         [] is in force",
+    ] {
+        assert!(told.iter().any(|other| other == message), "{message}\nis not among\n{told:#?}");
+    }
+    assert_eq!((told.len(), applied.errors.len()), (6, 6));
+    assert_eq!(layers.good_desired()[published::OBJECT]["highPriorityMessageFrequency"]["value"], "PT1M");
+    let reported = layers.reported_settings();
+    assert_eq!(reported[published::OBJECT]["eventPriorityProcessCreate"], json!({"value": "High"}));
+    assert_eq!(reported["latest_state"], "failed");
+
+    let good = layers.good_desired().clone();
+    let applied = full(&mut layers, &good);
+    assert_eq!((applied.problems.len(), applied.lowered.len()), (0, 0));
+    assert_eq!(layers.reported_settings()["latest_invalid_fields"], "");
+}
+
+#[test]
+fn lowering_is_told_and_the_floor_holds() {
+    let mut layers = local(&json!({"edgewarden": {"floor": ["eventPriorityLogin", "maxLocalCacheSizeInBytes"]}}));
+    let desired = published(&json!({
+        "eventPriorityLogin": {"value": "Off"},
+        "eventPriorityLocalUsers": {"value": "Low"},
+        "maxLocalCacheSizeInBytes": {"value": 16384},
+        "snapshotFrequency": {"value": "P30D"},
+        "aggregationEnabledProcessCreate": {"value": true},
+    }));
+    let applied = full(&mut layers, &desired);
+    let lowered: Vec<_> =
+        applied.lowered.iter().map(|lowered| format!("{} {} {}", lowered.key, lowered.from, lowered.to)).collect();
+    assert_eq!(
+        lowered,
+        [
+            "snapshotFrequency \"PT13H\" \"P30D\"",
+            "eventPriorityLocalUsers \"High\" \"Low\"",
+            "aggregationEnabledProcessCreate false true",
+        ]
+    );
+    assert_eq!(
+        told(&applied),
+        [
+            "desired twin, version 4: maxLocalCacheSizeInBytes: expected nothing lower than the local edgewarden.floor \
+             allows, found 16384; 67108864 is in force",
+            "desired twin, version 4: eventPriorityLogin: expected nothing lower than the local edgewarden.floor \
+             allows, found \"Off\"; \"High\" is in force",
+        ]
+    );
+    assert_eq!(full(&mut layers, &desired).lowered, [], "told once");
+    assert_eq!(full(&mut layers, &json!({})).lowered, [], "raised");
+}
+
+#[test]
+fn what_is_local_is_out_of_the_hubs_reach() {
+    let mut layers = local(&json!({}));
+    let before = layers.config().local.clone();
+    let applied = full(&mut layers, &json!({"connection": {"url": "mqtt://evil"}, "stateDirectory": "/tmp"}));
+    assert_eq!(layers.config().local, before);
+    assert_eq!(applied.problems.len(), 2);
+    assert!(told(&applied)[0].contains("in the local file only"), "{:?}", told(&applied));
+}
+
+#[test]
+fn the_micro_agents_flat_keys_set_the_same() {
+    let mut layers = local(&json!({}));
+    let mut desired = json!({
+        "CollectorsCore_PriorityIntervals": "30,120,1440", "Login_Disabled": true, "Process_Mode": 3,
+        "Process_MessageFrequency": "High", "Baseline_Disabled": true, "SBoM_CacheSize": 9,
+    });
+    let settings = full(&mut layers, &desired).settings;
+    assert_eq!((settings.high_interval.as_secs(), settings.low_interval.as_secs()), (1800, 86_400));
+    assert_eq!(settings.priority(Kind::Login), Priority::Off);
+    assert_eq!(settings.priority(Kind::ProcessCreate), Priority::High);
+    assert_eq!(full(&mut layers, &json!({"Login_Disabled": false})).settings.priority(Kind::Login), Priority::High);
+    for (key, wrong) in [
+        ("CollectorsCore_PriorityIntervals", json!("30,120")),
+        ("CollectorsCore_PriorityIntervals", json!("0,1,2")),
+        ("Login_Disabled", json!("yes")),
+        ("Process_Mode", json!(4)),
+        ("Process_MessageFrequency", json!("high")),
+    ] {
+        desired[key] = wrong;
+        let applied = full(&mut local(&json!({})), &desired);
+        assert!(applied.errors.iter().any(|error| error.configuration_name == key), "{:?}", told(&applied));
+    }
+    let applied = full(&mut layers, &json!({"Login_Disable": true}));
+    assert!(told(&applied)[0].contains("Login_Disabled"), "{:?}", told(&applied));
+}
+
+#[test]
+fn a_hostile_document_is_refused_whole_and_changes_nothing() {
+    let mut layers = local(&json!({}));
+    full(&mut layers, &published(&json!({"eventPriorityLogin": {"value": "Low"}})));
+    let deep = format!("{}{}", "{\"a\":".repeat(200), "1".to_owned() + &"}".repeat(200));
+    for (bytes, words) in [
+        (vec![b' '; 64 << 20], "expected at most 256 KiB, found 67108864 bytes"),
+        (b"{\"a\": \"\xff\"}".to_vec(), "expected UTF-8, found invalid utf-8"),
+        (deep.into_bytes(), "recursion limit exceeded"),
+        (b"{\"a\": 1e999}".to_vec(), "number out of range"),
+        (b"{\"edgewarden\": {\"floor\": 1, \"floor\": 2}}".to_vec(), "expected each key once, found floor again"),
+        (b"[]".to_vec(), "expected an object, found []"),
+        (b"{".to_vec(), "expected JSON"),
+        (Vec::new(), "expected JSON"),
+    ] {
+        for applied in [layers.desired_full(&bytes, 9), layers.desired_patch(&bytes, 9)] {
+            assert!(told(&applied)[0].contains(words), "{:?}", told(&applied));
+            assert_eq!((applied.problems.len(), applied.errors.len()), (1, 1));
+            assert_eq!(applied.settings.priority(Kind::Login), Priority::Low);
+        }
+    }
+    assert_eq!(layers.version(), Some(4));
+}
+
+#[test]
+fn a_published_twin_is_taken_unchanged_from_the_hub() {
+    let twin: Value = serde_json::from_str(PUBLISHED_DEFAULT).unwrap();
+    let applied = full(&mut local(&json!({})), &twin["properties"]["desired"]);
+    assert_eq!((told(&applied).len(), applied.errors.len()), (0, 0), "{:?}", told(&applied));
+}
+
+#[test]
+fn the_hub_and_the_file_are_settled_together_and_told_once() {
+    let mut layers = local(&published(&json!({"maxMessageSizeInBytes": {"value": 10000}})));
+    let applied = full(&mut layers, &published(&json!({"lowPriorityMessageFrequency": {"value": "PT1M"}})));
+    let faults: Vec<_> = applied.errors.iter().map(|error| error.error_type).collect();
+    assert_eq!(faults, [ConfigurationFault::Conflict, ConfigurationFault::NotOptimal], "{:?}", told(&applied));
+    assert_eq!(applied.settings.high_interval, Duration::from_secs(60));
+}
