@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use collector_common::clock::Clock;
 use collector_common::root::Root;
-
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, QoS, TlsConfiguration,
     Transport,
@@ -143,10 +142,9 @@ impl Link {
             Ok::<_, String>((options(&plan, tls, window), plan))
         });
         let options = tokio::time::timeout(READ_FILES, options).await;
-        let options = options.map_err(|_| {
-            "the certificates, the key or the password file cannot be read: the disk or a \
-                                           pipe does not answer"
-        })?;
+        let options = options.map_err(
+            |_| "the certificates, the key or the password file cannot be read: the disk or a pipe does not answer",
+        )?;
         let (mut options, plan) = options.map_err(|error| error.to_string())??;
         if let Some(will) = will {
             options.set_last_will(LastWill::new(&plan.topic, will, QoS::AtLeastOnce, false));

@@ -115,13 +115,13 @@ impl Uplink {
             });
             let (why, pause) = (streak.explain(why, &client_id), streak.pause(fastrand::f64()));
             warn!("{}: {why}; next try in {:.1} s", endpoint.address(), pause.as_secs_f64());
-            self.status.change(|facts| facts.failed(why, Instant::now() + pause));
+            self.status.change(|facts| facts.failed(why, streak.failures(), Instant::now() + pause));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stop.changed() => {}
                 _ = self.endpoint.changed() => streak = Streak::default(),
             }
-            self.status.change(|facts| facts.next_try = None);
+            self.status.change(|facts| (facts.next_try, facts.failures) = (None, streak.failures()));
         }
     }
 

@@ -9,6 +9,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/clock.rs"]
+mod clock;
 #[path = "../support/fake_broker.rs"]
 mod fake_broker;
 #[path = "../support/hub.rs"]
@@ -23,6 +25,8 @@ mod proxy;
 mod schema;
 #[path = "../support/wait.rs"]
 mod wait;
+#[path = "../support/wire.rs"]
+mod wire;
 
 mod configuration;
 mod crash;

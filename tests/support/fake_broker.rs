@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::arrivals::{Arrival, of_message};
+use crate::wire::{take_packet, u16_at};
 
 /// How one connection is met.
 #[derive(Clone, Debug)]
@@ -213,11 +214,10 @@ impl Connection {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => true,
                 Err(_) => return,
             };
-            while let Some((header, body, length)) = split(&bytes) {
-                if connection.on_packet(header, &body).is_err() {
+            while let Some((kind, flags, body)) = take_packet(&mut bytes) {
+                if connection.on_packet(kind, flags, &body).is_err() {
                     return;
                 }
-                bytes.drain(..length);
             }
             if connection.acknowledge_due(silent).is_err() {
                 return;
@@ -226,10 +226,10 @@ impl Connection {
     }
 
     /// An error ends the connection.
-    fn on_packet(&mut self, header: u8, body: &[u8]) -> std::io::Result<()> {
-        match header >> 4 {
+    fn on_packet(&mut self, kind: u8, flags: u8, body: &[u8]) -> std::io::Result<()> {
+        match kind {
             1 => self.greet(),
-            3 => self.on_publish(header, body),
+            3 => self.on_publish(flags, body),
             12 => self.stream.write_all(&[0xd0, 0]),
             14 => Err(ErrorKind::ConnectionAborted.into()),
             // The answers to what we sent unasked.
@@ -264,10 +264,10 @@ impl Connection {
         Err(ErrorKind::ConnectionAborted.into())
     }
 
-    fn on_publish(&mut self, header: u8, body: &[u8]) -> std::io::Result<()> {
-        assert_eq!(header >> 1 & 3, 1, "the agent publishes with QoS 1");
-        let topic_bytes = usize::from(u16::from_be_bytes([body[0], body[1]]));
-        let id = u16::from_be_bytes([body[2 + topic_bytes], body[3 + topic_bytes]]);
+    fn on_publish(&mut self, flags: u8, body: &[u8]) -> std::io::Result<()> {
+        assert_eq!(flags >> 1 & 3, 1, "the agent publishes with QoS 1");
+        let topic_bytes = usize::from(u16_at(body, 0));
+        let id = u16_at(body, 2 + topic_bytes);
         let text = String::from_utf8(body[4 + topic_bytes..].to_vec()).expect("a message is UTF-8");
         let place = {
             let mut shared = self.shared.lock().unwrap();
@@ -308,18 +308,4 @@ impl Connection {
         };
         due.into_iter().try_for_each(|(_, id, place)| self.acknowledge(id, place))
     }
-}
-
-/// The first packet: header byte, body, and its length with the header; `None` until it is whole.
-fn split(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
-    let mut length = 0_usize;
-    for (index, byte) in bytes.iter().skip(1).take(4).enumerate() {
-        length |= usize::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            let start = 2 + index;
-            let body = bytes.get(start..start + length)?;
-            return Some((bytes[0], body.to_vec(), start + length));
-        }
-    }
-    None
 }

@@ -36,6 +36,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/clock.rs"]
+mod clock;
 #[path = "../support/hub.rs"]
 mod hub;
 #[path = "../support/mosquitto.rs"]
@@ -48,7 +50,7 @@ mod wait;
 mod wire;
 
 mod cause;
-mod clock;
+mod dates;
 mod disk;
 mod oracle;
 mod rig;

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// After this time the disk will not answer any more. Slow flash is idle again long before: the kernel's own limits for
-/// an SD card or a disk are around 30 s a command, and after 120 s it calls a task hung itself.
+/// After this time the disk will not answer any more. Slow flash is idle again long before: a request to a card may take
+/// 60 s before the kernel ends it (drivers/mmc/core/queue.c), one to a SCSI disk 30 s (drivers/scsi/sd.h), and after
+/// 120 s it calls a task hung itself (kernel.hung_task_timeout_secs).
 const HUNG: Duration = Duration::from_secs(120);
 
 /// Shared between the recorder, the watchdog and `status`.

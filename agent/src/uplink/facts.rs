@@ -89,11 +89,10 @@ impl LinkFacts {
         (self.session, self.waiting) = (None, None);
     }
 
-    /// Why there is no connection.
-    pub fn failed(&mut self, why: String, next_try: Instant) {
+    /// Why there is no connection, and how many there were not since something got through.
+    pub fn failed(&mut self, why: String, failures: u32, next_try: Instant) {
         self.last_trouble = Some((why.clone(), Instant::now()));
-        self.failures = self.failures.saturating_add(1);
-        (self.trouble, self.next_try) = (Some(why), Some(next_try));
+        (self.trouble, self.failures, self.next_try) = (Some(why), failures, Some(next_try));
     }
 
     /// The hub acknowledged a message, so this connection is a good one.

@@ -49,6 +49,11 @@ impl Streak {
         self.pushed_off = if is_short_lived && broken.was_idle { self.pushed_off.saturating_add(1) } else { 0 };
     }
 
+    /// How many there are since something got through.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// A random pause between nothing and twice the last one, so that a fleet does not come back all at once, and two
     /// devices with one id do not push each other off as fast as they can.
     pub fn pause(&self, random: f64) -> Duration {

@@ -1,47 +1,25 @@
-//! Boards whose clock begins in 1970. The agent alone gets that clock, by libfaketime; time since boot runs on as it is.
+//! Boards whose clock begins in 1970. The agent alone gets that clock; time since boot runs on as it is.
 
 use jiff::{Span, Timestamp};
 use nix::unistd::Uid;
 
 use super::*;
+use crate::clock::{Clock, Setting};
 use crate::fake_broker::{Conduct, FakeBroker};
 use crate::proxy::Proxy;
-
-/// How far the clock is behind: to January 1970.
-fn behind() -> Span {
-    Span::new().seconds(Timestamp::now().as_second() - 500_000)
-}
 
 /// What the agent takes for its machine's clock and boot.
 struct Board {
     agent: Agent,
-    behind: Span,
+    clock: Clock,
 }
 
 impl Board {
     fn new(mut agent: Agent) -> Board {
-        let library = std::fs::read_dir("/usr/lib").unwrap().filter_map(Result::ok);
-        let library = library.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
-        let library = library.expect("libfaketime is there; scripts/setup-test.sh installs it");
-        let clock = agent.path("clock").display().to_string();
-        agent.environment = [
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("FAKETIME_TIMESTAMP_FILE", &clock),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec();
-        let mut board = Board { agent, behind: Span::new() };
-        board.set_clock(behind());
-        board
-    }
-
-    fn set_clock(&mut self, behind: Span) {
-        // Renamed into its place, so that nobody reads half of it.
-        std::fs::write(self.agent.path("clock.new"), format!("-{}\n", behind.get_seconds())).unwrap();
-        std::fs::rename(self.agent.path("clock.new"), self.agent.path("clock")).unwrap();
-        self.behind = behind;
+        let clock = Clock::new(&agent.path(""));
+        clock.set(Setting::Epoch);
+        agent.environment = clock.environment();
+        Board { agent, clock }
     }
 
     /// The next start is another boot of the machine.
@@ -55,7 +33,7 @@ impl Board {
     }
 
     fn fail_logins(&self, ports: std::ops::Range<u16>) {
-        self.agent.fail_logins_at(ports, || Timestamp::now() - self.behind);
+        self.agent.fail_logins_at(ports, || self.clock.shows(Timestamp::now()));
     }
 
     fn wait_logins(&mut self, count: u64) -> Value {
@@ -109,7 +87,7 @@ fn a_clock_in_1970_is_named_and_what_was_seen_gets_its_date_once_it_is_set() {
         });
         assert_eq!((&status["connected"], &status["events"]["lost"]), (&json!(false), &json!(0)));
         assert_eq!(hub.accepted(), 0);
-        board.set_clock(Span::new());
+        board.clock.set(Setting::Right);
     }
     for (board, hub, _) in &mut stories {
         wait_ports("every line", 30_000..30_020, || hub.arrivals());
@@ -132,12 +110,12 @@ fn a_late_clock_is_doubted_when_the_hub_refuses_a_token() {
     let hub = IotHub::start(&authority, module_rules("press-97", "localhost", Proof::Key(KEY.to_owned())));
     let more = json!({ "caFile": null, "pinnedCertificate": fingerprint(&authority) });
     let mut board = Board::new(agent("press-97", &hub, &authority, "sasKeyFile", KEY, more));
-    board.set_clock(Span::new().seconds(7200));
+    board.clock.set(Setting::Off(-7200));
     board.agent.start();
     board.agent.wait_collecting();
     board.agent.wait_status("the doubt", has_trouble("is the clock right (it says 2"));
     assert!(hub.faults()[0].starts_with("a time that is over"), "{:?}", hub.faults());
-    board.set_clock(Span::new());
+    board.clock.set(Setting::Right);
     board.fail_logins(30_000..30_020);
     wait_ports("every line", 30_000..30_020, || hub.arrivals());
     assert_each_once(30_000..30_020, &hub.arrivals());
@@ -156,7 +134,7 @@ fn events_wait_for_the_clock_at_a_hub_that_can_be_reached() {
         status["connected"] == true && status["waiting"].as_str().is_some_and(|why| why.contains("clock to be set"))
     });
     assert_eq!(status["events"]["acknowledged"], 0, "{status}");
-    board.set_clock(Span::new());
+    board.clock.set(Setting::Right);
     wait_ports("every line", 30_000..30_020, || broker.acknowledged());
     assert_each_once(30_000..30_020, &broker.acknowledged());
     assert!(!broker.received().iter().any(|message| message.text.contains("\"1970-")), "{:?}", broker.received());
@@ -188,7 +166,7 @@ fn dates_are_right_also_after_a_reboot_without_a_hub_in_between() {
             status["spool"]["recorded"]["High"].as_u64() > Some(20) && status["connected"] == false
         });
         if boot == BOOTS[1] {
-            board.set_clock(Span::new());
+            board.clock.set(Setting::Right);
             wait::until_true("the clock to be noticed", || board.agent.log().contains("the clock was set"));
         }
         board.agent.kill_9();
