@@ -38,6 +38,7 @@ pub mod credential;
 pub mod profile;
 
 pub mod tls;
+pub mod twin;
 
 pub mod mqtt;
 

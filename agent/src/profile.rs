@@ -19,6 +19,7 @@ use crate::config::connection::{Connection, HubIdentity, Profile, Server};
 use sas::ConnectionString;
 
 pub mod sas;
+pub mod twin;
 
 /// How large a message a broker takes when nobody says: bytes.
 const BROKER_MESSAGE_BYTES: usize = 256 * 1024;
