@@ -145,6 +145,11 @@ pub fn load_file(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
 }
 
 impl Config {
+    /// Whether the hub has a say.
+    pub fn takes_twin(&self) -> bool {
+        self.local.connection.as_ref().is_some_and(|connection| connection.twin)
+    }
+
     /// What has to be told to the hub about published keys.
     pub fn configuration_errors(&self) -> Vec<ConfigurationError> {
         self.warnings.iter().filter_map(Problem::configuration_error).collect()
@@ -310,6 +315,7 @@ fn local_values(local: &Local) -> Vec<(String, String)> {
                 ("sasLifetime", text(Some(duration::format(connection.sas_lifetime)))),
                 ("identity", text(Some(connection.hub_identity.name()))),
                 ("interfaceId", connection.interface_id.to_string()),
+                ("twin", connection.twin.to_string()),
             ]
             .map(|(key, value)| (format!("connection.{key}"), value)),
         ),
@@ -346,5 +352,7 @@ fn text(text: Option<impl AsRef<str>>) -> String {
     text.map_or(serde_json::Value::Null, |text| text.as_ref().into()).to_string()
 }
 
+#[cfg(test)]
+mod every_key;
 #[cfg(test)]
 mod tests;

@@ -19,9 +19,9 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::collectors;
+use crate::config::Config;
 use crate::config::layers::{Applied, Layers};
 use crate::config::settings::Settings;
-use crate::config::{self, Config};
 use crate::expiry;
 use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
@@ -37,9 +37,13 @@ use crate::spool::Spool;
 use crate::spool::damage::Damage;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
+use crate::twin::keeper::{self, Keeper};
+use crate::twin::mailbox::Mailbox;
 use crate::uplink::batch::Batcher;
 use crate::uplink::budget::Budget;
 use crate::uplink::{LinkStatus, Uplink};
+
+mod changes;
 
 /// How long the recorder may take to write down what collectors have handed over.
 const RECORDER_STOP: Duration = Duration::from_secs(1);
@@ -70,7 +74,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
     let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
     let mut daemon = start(config, config_file).await?;
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), daemon.state_directory.display());
-    let served = daemon.running.serve(&mut signals, &daemon.recorder).await;
+    let served = daemon.running.serve(&mut signals, &daemon.recorder, &daemon.sources).await;
     daemon.stop(served.is_ok()).await;
     served
 }
@@ -78,6 +82,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
 /// A daemon with all its parts at work.
 struct Daemon {
     running: Running,
+    sources: status::Sources,
     recorder: thread::JoinHandle<()>,
     uplink: JoinHandle<()>,
     stop_uplink: watch::Sender<bool>,
@@ -97,11 +102,13 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
     }
     let state_directory = config.local.state_directory.clone();
-    let opened = Spool::open(&state_directory, config.settings.max_cache_bytes);
+    let (layers, as_last_told) = layers(config);
+    let config = layers.config();
+    let opened = Spool::open(&state_directory, layers.settings().max_cache_bytes);
     let (spool, opened) = opened.map_err(|error| RunError::Machine(error.to_string()))?;
     let agent = agent_id(&state_directory, &root).map_err(RunError::Machine)?;
     let (out, queue) = channel(opened.cursors);
-    let (settings, settings_seen) = watch::channel(Arc::clone(&config.settings));
+    let (settings, settings_seen) = watch::channel(Arc::clone(layers.settings()));
     let (counts, link, flush) = (Counts::default(), LinkStatus::default(), Arc::new(Notify::new()));
     let progress = Progress::default();
     let statistics = Statistics::new(link.clone(), spool.clone());
@@ -119,9 +126,11 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;
     let remarks = Remarks::new(out.clone(), clock);
     counts.note_damage(&Damage { sentences: opened.damage.clone(), ..Damage::default() });
-    let before = tell_start(&remarks, &config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
+    let before = tell_start(&remarks, config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
 
-    let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
+    tell_applied(&remarks, as_last_told).await;
+    let mailbox = Mailbox::default();
+    let (endpoint, endpoint_seen) = watch::channel(endpoint(config, &root));
     let (stop_uplink, stop_seen) = watch::channel(false);
     let renderer = Renderer::new(spool.clone(), clock);
     let uplink = Uplink {
@@ -134,15 +143,16 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         clock,
         agent_id: agent.id,
         budget: Budget::load(state_directory.join("sent.json"), &clock.now()),
+        mailbox: mailbox.clone(),
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
     let boot = clock.boot();
-    let layers = Layers::new(config);
-    let running = Running { layers, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
+    let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
-    let mut tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
+    let (mut tasks, sources) = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
-    Ok(Daemon { running, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
+    Ok(Daemon { running, sources, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
 }
 
 fn spawn_tasks(
@@ -152,7 +162,7 @@ fn spawn_tasks(
     counts: &Counts,
     link: &LinkStatus,
     before: Option<Before>,
-) -> JoinSet<()> {
+) -> (JoinSet<()>, status::Sources) {
     let mut tasks = JoinSet::new();
     let slots: Vec<_> = collectors::ALL.iter().map(|collector| (*collector, StateSlot::new())).collect();
     for (collector, state) in &slots {
@@ -176,8 +186,8 @@ fn spawn_tasks(
         expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
-    serve_status(&local.state_directory, sources, &mut tasks);
-    tasks
+    serve_status(&local.state_directory, sources.clone(), &mut tasks);
+    (tasks, sources)
 }
 
 impl Daemon {
@@ -213,6 +223,7 @@ impl Daemon {
 /// What the running daemon reacts with.
 struct Running {
     layers: Layers,
+    twin: Keeper,
     config_file: Option<PathBuf>,
     root: Root,
     settings: watch::Sender<Arc<Settings>>,
@@ -225,7 +236,12 @@ struct Running {
 
 impl Running {
     /// Handles signals until one says stop, and feeds the watchdog while the recorder lives and the disk answers it.
-    async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) -> Result<(), RunError> {
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        recorder: &thread::JoinHandle<()>,
+        sources: &status::Sources,
+    ) -> Result<(), RunError> {
         notify(&[NotifyState::Ready]);
         // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
         let mut look_at_recorder = every(LOOK_AT_RECORDER);
@@ -249,43 +265,13 @@ impl Running {
                 _ = identity_retry.tick(), if has_no_identity => {
                     self.endpoint.send_replace(endpoint(self.layers.config(), &self.root));
                 }
+                () = self.twin.wake() => self.on_twin(sources).await,
                 _ = statistics.tick() => self.remarks.statistics(&mut self.statistics).await,
                 _ = signals.hangup.recv() => self.reload().await,
                 _ = signals.user1.recv() => self.flush.notify_one(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
             }
-        }
-    }
-
-    /// Reads the file again. One that cannot be used changes nothing.
-    async fn reload(&mut self) {
-        let read = config::load_file(self.config_file.as_deref());
-        let reason = match read {
-            Ok(config) => match no_identity(&config, &self.root) {
-                Some(NoIdentity::NotConfigured(reason)) => Err(format!("{}: deviceId: {reason}", config.file)),
-                _ => Ok(config),
-            },
-            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-        };
-        match reason {
-            Ok(config) => {
-                if config.local.state_directory != self.layers.config().local.state_directory {
-                    warn!("a new stateDirectory takes effect with the next start");
-                }
-                let Applied { settings, problems, lowered, errors } = self.layers.reload(config);
-                self.settings.send_replace(settings);
-                let endpoint = endpoint(self.layers.config(), &self.root);
-                self.endpoint.send_if_modified(|current| {
-                    let is_new = *current != endpoint;
-                    *current = endpoint;
-                    is_new
-                });
-                info!("{} was read again", self.layers.config().file);
-                self.remarks.configuration(&problems, errors).await;
-                self.remarks.lowered(&lowered).await;
-            }
-            Err(reason) => self.remarks.refused(&reason).await,
         }
     }
 }
@@ -305,6 +291,28 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
         })
+    }
+}
+
+/// The layers with what the hub desired last, and what came of that.
+fn layers(config: Config) -> (Layers, Result<Option<Applied>, String>) {
+    let mut layers = Layers::new(config);
+    let state_directory = &layers.config().local.state_directory;
+    let stored = if layers.config().takes_twin() { keeper::stored(state_directory) } else { Ok(None) };
+    let applied = stored.map(|desired| desired.map(|desired| layers.desired(&[desired])));
+    (layers, applied)
+}
+
+/// What the hub desired last may show less than the file. That is told at every start: an agent that was killed in
+/// between has not told it yet.
+async fn tell_applied(remarks: &Remarks, applied: Result<Option<Applied>, String>) {
+    match applied {
+        Ok(Some(Applied { problems, lowered, errors, .. })) => {
+            remarks.configuration(&problems, errors).await;
+            remarks.lowered(&lowered).await;
+        }
+        Ok(None) => {}
+        Err(why) => remarks.broken(&format!("{why}; the agent runs without what the hub desired last")).await,
     }
 }
 

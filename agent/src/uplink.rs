@@ -25,6 +25,7 @@ use crate::mqtt::{Endpoint, Link, Signal};
 use crate::remarks;
 use crate::spool::Spool;
 use crate::status::units::size;
+use crate::twin::mailbox::Mailbox;
 use batch::{Batcher, Limits};
 use budget::{Allowance, Budget};
 use pacing::Pacing;
@@ -62,6 +63,8 @@ pub struct Uplink {
     pub agent_id: Uuid,
     /// What was sent today.
     pub budget: Budget,
+    /// What the hub desires, and what is reported.
+    pub mailbox: Mailbox,
 }
 
 /// How a session ended.
@@ -89,7 +92,7 @@ impl Uplink {
             let (before, opened) = (self.status.get(), Instant::now());
             let will = remarks::will(self.agent_id, &self.clock.now());
             let opening = tokio::select! {
-                opening = Link::open(&endpoint, WINDOW_MESSAGES, will) => opening,
+                opening = Link::open(&endpoint, WINDOW_MESSAGES, will, &self.mailbox) => opening,
                 _ = stop.changed() => continue,
                 changed = self.endpoint.changed() => if changed.is_err() { return } else { continue },
             };
@@ -145,6 +148,11 @@ impl Uplink {
             {
                 break End::Broken(why);
             }
+            if link.is_up
+                && let Err(why) = self.tell_twin(&mut link)
+            {
+                break End::Broken(why);
+            }
             if let Some(until) = drain_until
                 && (!link.is_up
                     || Instant::now() >= until
@@ -175,6 +183,7 @@ impl Uplink {
                     }
                 }
                 changed = synced.changed() => if changed.is_err() { break End::Stopped },
+                () = self.mailbox.for_link(), if link.is_up => {}
                 () = self.flush.notified() => pacing.flush(self.spool.stats().recorded),
                 () = sleep_until(wake), if link.is_up => {}
                 _ = stop.changed(), if drain_until.is_none() => {}
@@ -187,6 +196,7 @@ impl Uplink {
     }
 
     async fn end_session(&mut self, link: Link, window: &Window) {
+        self.mailbox.down();
         let failed = window.len() as u64;
         self.status.change(|facts| facts.failed_messages += failed);
         if let Err(error) = self.budget.store() {
@@ -212,6 +222,10 @@ impl Uplink {
                 self.batcher.rewind();
                 // Whatever waited for a connection has waited long enough.
                 pacing.connected(Instant::now(), self.spool.stats().recorded);
+                link.subscribe_twin()?;
+                if let Some(topics) = link.twin() {
+                    self.mailbox.up(topics);
+                }
             }
             Signal::Handed(pkid) => window.on_handed(pkid)?,
             Signal::Acknowledged(pkid) => {
@@ -230,6 +244,34 @@ impl Uplink {
                 }
             }
             Signal::Down(why) => return Err(why),
+            Signal::Unreadable(why) => {
+                let why = format!(
+                    "a message on the twin's topics cannot be read ({why}); what was in force stays, and the agent \
+                     connects without the twin for an hour"
+                );
+                self.mailbox.rest(Instant::now());
+                self.mailbox.trouble(why.clone());
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the twin and reports. A report is no evidence: it waits where the day's budget is for that alone.
+    fn tell_twin(&mut self, link: &mut Link) -> Result<(), String> {
+        if self.mailbox.take_asked() {
+            link.ask_twin()?;
+        }
+        let settings = self.settings.borrow().clone();
+        let reading = self.clock.now();
+        let allowance = self.budget.allowance(&reading, settings.max_bytes_per_day, settings.max_message_bytes);
+        if allowance.high
+            && let Some(report) = self.mailbox.take_report()
+        {
+            if let Err(error) = self.budget.spend(&reading, link.topic().len(), report.len()) {
+                warn!("cannot write down what was sent today: {error}; a restart would count anew");
+            }
+            link.report_twin(report)?;
         }
         Ok(())
     }
@@ -371,6 +413,7 @@ mod tests {
             clock,
             agent_id: Uuid::nil(),
             budget: Budget::load(directory.path().join("sent.json"), &clock.now()),
+            mailbox: Mailbox::default(),
         };
         let running = tokio::spawn(uplink.run(stop_seen));
         for _ in 0..10 {

@@ -8,8 +8,8 @@
 //! Pure: bytes in, [`Applied`] out. Whoever owns the connection calls
 //!
 //! - [`Layers::new`] and, at `SIGHUP`, [`Layers::reload`] with what [`super::load_file`] gave;
-//! - [`Layers::desired_full`] with the body of a GET, and [`Layers::desired_patch`] with that of a PATCH (RFC 7396);
-//! - [`Layers::good_desired`] for what to keep on disk, to be handed to `desired_full` at the next start;
+//! - [`Layers::desired`] with what a hub told, whole documents and changes of them (RFC 7396), in its order;
+//! - [`Layers::good_desired`] for what to keep on disk, to be handed to `desired` at the next start;
 //! - [`Layers::reported_settings`] for what to report.
 //!
 //! [`Applied::settings`] goes to everybody who reads settings, each of [`Applied::lowered`] is an alarm, and each of
@@ -29,9 +29,16 @@ use super::problem::{Problem, Report};
 use super::published;
 use super::settings::Settings;
 use super::{Base, Config, Effective};
+use crate::twin::Desired;
 
-/// A twin is at most 32 KiB at Azure IoT Hub; more than this is not looked into.
-pub const MAX_DESIRED_BYTES: usize = 256 * 1024;
+/// A twin is at most 32 KiB at Azure IoT Hub; more than this is not looked into, nor kept when it comes in pieces.
+pub const MAX_DESIRED_BYTES: usize = 64 * 1024;
+
+/// What is wrong beyond this is counted only: somebody writes nonsense to fill the log and the spool.
+const MAX_PROBLEMS: usize = 32;
+
+/// The names of what is wrong, in a report: Azure IoT Hub takes texts of 4 KiB.
+const MAX_NAMES_BYTES: usize = 4000;
 
 /// The layers as they are now.
 #[derive(Clone, Debug)]
@@ -57,6 +64,8 @@ pub struct Applied {
     pub lowered: Vec<Lowered>,
     /// What the hub is told about keys.
     pub errors: Vec<ConfigurationError>,
+    /// Whether a document was not taken at all, so that what the hub has and what is here differ.
+    pub is_refused: bool,
 }
 
 impl Layers {
@@ -93,26 +102,44 @@ impl Layers {
         self.apply()
     }
 
-    /// Takes a whole desired document. One that is none changes nothing.
-    pub fn desired_full(&mut self, bytes: &[u8], version: u64) -> Applied {
-        match document(bytes, version) {
-            Ok(document) => {
-                (self.desired, self.version) = (document, Some(version));
-                self.apply()
+    /// Takes what the hub told, in its order, as one change of what is in force. A document that is none changes
+    /// nothing. What was told before is not told again: a hub is asked for the whole after every connection.
+    pub fn desired(&mut self, told: &[Desired]) -> Applied {
+        let (mut refused, known) = (Vec::new(), self.problems.clone());
+        for desired in told {
+            let (Desired::Whole { version, .. } | Desired::Change { version, .. }) = desired;
+            match self.laid_over(desired) {
+                Ok(document) => (self.desired, self.version) = (document, Some(*version)),
+                Err(problem) => refused.push(*problem),
             }
-            Err(problem) => self.unchanged(*problem),
         }
+        let mut applied = self.apply();
+        applied.is_refused = !refused.is_empty();
+        applied.problems.retain(|problem| !known.iter().any(|known| known.says_the_same(problem)));
+        refused.dedup_by(|one, other| one.says_the_same(other));
+        refused.truncate(MAX_PROBLEMS);
+        applied.problems.splice(0..0, refused);
+        applied.errors = applied.problems.iter().filter_map(Problem::configuration_error).collect();
+        applied
     }
 
-    /// Takes a change of the desired document. One that is none changes nothing.
-    pub fn desired_patch(&mut self, bytes: &[u8], version: u64) -> Applied {
-        match document(bytes, version) {
-            Ok(patch) => {
-                merge(&mut self.desired, patch);
-                self.version = Some(version);
-                self.apply()
+    /// Forgets what the hub desired.
+    pub fn forget_desired(&mut self) {
+        (self.desired, self.good, self.version) = (json!({}), json!({}), None);
+    }
+
+    fn laid_over(&self, desired: &Desired) -> Result<Value, Box<Problem>> {
+        let (patch, version) = match desired {
+            Desired::Whole { bytes, version } => return document(bytes, *version),
+            Desired::Change { bytes, version } => (document(bytes, *version)?, *version),
+        };
+        let mut whole = self.desired.clone();
+        merge(&mut whole, patch);
+        match whole.to_string().len() {
+            bytes if bytes > MAX_DESIRED_BYTES => {
+                Err(refused(version, "at most 64 KiB", format!("{bytes} bytes with this change")))
             }
-            Err(problem) => self.unchanged(*problem),
+            _ => Ok(whole),
         }
     }
 
@@ -133,12 +160,18 @@ impl Layers {
             .filter_map(|(key, text)| Some((key.strip_prefix("edgewarden.")?.to_owned(), value(&text))))
             .collect();
         let is_invalid = |problem: &&Problem| problem.report.as_ref().is_some_and(Report::is_mismatch);
-        let invalid: Vec<_> = self.problems.iter().filter(is_invalid).map(|problem| problem.key.as_str()).collect();
+        let mut invalid = String::new();
+        for problem in self.problems.iter().filter(is_invalid) {
+            if invalid.len() + problem.key.len() < MAX_NAMES_BYTES {
+                invalid += if invalid.is_empty() { "" } else { "," };
+                invalid += &problem.key;
+            }
+        }
         json!({
             published::OBJECT: published,
             OWN_OBJECT: own,
             "latest_state": if invalid.is_empty() { "success" } else { "failed" },
-            "latest_invalid_fields": invalid.join(","),
+            "latest_invalid_fields": invalid,
         })
     }
 
@@ -147,27 +180,37 @@ impl Layers {
         let (_, mut problems) = lay(&file, &self.config.base, &self.desired);
         self.good = repaired(&self.desired, &self.good, &problems);
         let (mut base, _) = lay(&file, &self.config.base, &self.good);
-        problems.extend(keep_floor(&file, &self.config.base.settings, &mut base));
+        problems.extend(keep_floor(&file, &self.config.settings, &mut base));
         problems.extend(published::settle(&file, &base.written, &mut base.settings, &mut base.origins));
         for problem in &mut problems {
             problem.fill(&base.settings);
+        }
+        let more = problems.len().saturating_sub(MAX_PROBLEMS);
+        if more > 0 {
+            problems.truncate(MAX_PROBLEMS);
+            problems.push(Problem::of_file(&file, "keys that can be used", format!("{more} more that cannot")));
         }
         problems.splice(0..0, self.config.file_warnings.iter().cloned());
         let errors = problems.iter().filter_map(Problem::configuration_error).collect();
         let settings = Arc::new(base.settings);
         let lowered = lowering::lowered(&self.settings, &settings);
         (self.settings, self.origins, self.problems) = (Arc::clone(&settings), base.origins, problems.clone());
-        Applied { settings, problems, lowered, errors }
-    }
-
-    fn unchanged(&self, problem: Problem) -> Applied {
-        let errors = problem.configuration_error().into_iter().collect();
-        Applied { settings: Arc::clone(&self.settings), problems: vec![problem], lowered: Vec::new(), errors }
+        Applied { settings, problems, lowered, errors, is_refused: false }
     }
 }
 
+/// The desired document in messages. One that lies retained need not have a version.
 fn name(version: u64) -> String {
-    format!("desired twin, version {version}")
+    if version == 0 { "desired twin".to_owned() } else { format!("desired twin, version {version}") }
+}
+
+fn refused(version: u64, expected: &str, found: String) -> Box<Problem> {
+    Box::new(Problem {
+        key: "properties.desired".to_owned(),
+        consequence: Some("nothing of it is used, and what was in force stays".to_owned()),
+        report: Some(Report { fault: ConfigurationFault::TypeMismatch, in_force: "{}".to_owned() }),
+        ..Problem::of_file(&name(version), expected, found)
+    })
 }
 
 /// Lays the desired document over the local layers; what was wrong in it.
@@ -230,16 +273,9 @@ fn keep_floor(file: &str, local: &Settings, base: &mut Base) -> Vec<Problem> {
 
 /// One JSON object with each key once where keys are read, of a size worth looking into.
 fn document(bytes: &[u8], version: u64) -> Result<Value, Box<Problem>> {
-    let refuse = |expected: &str, found: String| {
-        Box::new(Problem {
-            key: "properties.desired".to_owned(),
-            consequence: Some("nothing of it is used, and what was in force stays".to_owned()),
-            report: Some(Report { fault: ConfigurationFault::TypeMismatch, in_force: "{}".to_owned() }),
-            ..Problem::of_file(&name(version), expected, found)
-        })
-    };
+    let refuse = |expected: &str, found: String| refused(version, expected, found);
     if bytes.len() > MAX_DESIRED_BYTES {
-        return Err(refuse("at most 256 KiB", format!("{} bytes", bytes.len())));
+        return Err(refuse("at most 64 KiB", format!("{} bytes", bytes.len())));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| refuse("UTF-8", error.to_string()))?;
     let value: Value = serde_json::from_str(text).map_err(|error| refuse("JSON", error.to_string()))?;

@@ -69,7 +69,7 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 7] =
+pub(super) const OWN_KEYS: [&str; 7] =
     ["floor", "loginSource", "maxBytesPerDay", "processBackend", "processSnapshot", "spoolSyncHigh", "spoolSyncLow"];
 
 /// Less than this a day would not carry one message of each lane.
@@ -220,6 +220,9 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
                 // The hub must not make the agent read, and send, a file of its choice.
                 Some(path) if layer != Layer::Hub && path.starts_with('/') && !path.contains('\0') => {
                     LoginSource::File(path.into())
+                }
+                _ if layer == Layer::Hub => {
+                    return Err("\"auto\" or \"journal\"; only the local file may name a log file");
                 }
                 _ => return Err("\"auto\", \"journal\" or the absolute path of a log file"),
             };

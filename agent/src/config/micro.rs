@@ -68,6 +68,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     .into_iter()
 }
 
+/// Every key the micro agent knew.
+#[cfg(test)]
+pub fn every_name() -> impl Iterator<Item = String> {
+    let of_collectors = COLLECTORS.iter().flat_map(|(collector, _)| {
+        ["Disabled", "MessageFrequency", "CacheSize"].map(|rest| format!("{collector}_{rest}"))
+    });
+    [INTERVALS, MODE].into_iter().chain(UNUSED).map(str::to_owned).chain(of_collectors)
+}
+
 /// Whether the micro agent knew this key.
 pub fn is_key(name: &str) -> bool {
     let of_collector = name.split_once('_').is_some_and(|(collector, rest)| {

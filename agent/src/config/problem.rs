@@ -79,6 +79,15 @@ impl Problem {
         });
     }
 
+    /// Whether an operator who has read the one knows the other: only the version of the document may differ.
+    pub fn says_the_same(&self, other: &Problem) -> bool {
+        let words = |problem: &Problem| {
+            let Problem { key, expected, found, consequence, .. } = problem.clone();
+            (key, expected, found, consequence)
+        };
+        words(self) == words(other)
+    }
+
     /// A problem with the file as a whole.
     pub fn of_file(file: &str, expected: &str, found: impl Into<String>) -> Problem {
         Problem {

@@ -26,6 +26,8 @@ pub const OBJECT: &str = "ms_iotn:urn_azureiot_Security_SecurityAgentConfigurati
 
 /// What a message is billed in.
 const BILLING_UNIT_BYTES: usize = 4096;
+/// More than any resource of a hub is named with, and less than a hub takes in a report.
+const MAX_TEXT_BYTES: usize = 1024;
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(366 * 86_400);
 
@@ -175,7 +177,9 @@ impl Key {
                 }
             }),
             Field::Switch(field) => serde_json::from_str(value).ok().map(|switch| *field(settings) = switch),
-            Field::Text(field) => string(value).map(|text| *field(settings) = Some(text)),
+            Field::Text(field) => {
+                string(value).filter(|text| text.len() <= MAX_TEXT_BYTES).map(|text| *field(settings) = Some(text))
+            }
             Field::Unused => Some(()),
         };
         taken.map(|()| true).ok_or_else(|| self.expected())
@@ -190,7 +194,7 @@ impl Key {
             Field::Size { min, max, .. } => format!(r#"{{"value": a whole number from {min} to {max}}}"#),
             Field::Priority(_) | Field::Operational => r#"{"value": "Off", "Low" or "High"}"#.to_owned(),
             Field::Switch(_) => r#"{"value": true or false}"#.to_owned(),
-            Field::Text(_) | Field::Unused => r#"{"value": a string}"#.to_owned(),
+            Field::Text(_) | Field::Unused => format!(r#"{{"value": a string of at most {MAX_TEXT_BYTES} bytes}}"#),
         }
     }
 
@@ -256,7 +260,8 @@ pub fn settle(
     // What somebody wrote wins over a default. Of two that were written the shorter wins: news of a break-in must not
     // wait longer than news of the everyday.
     if settings.high_interval > settings.low_interval {
-        if origins.contains_key(LOW) {
+        // A floor names the one as somebody's will, even where its value is the default.
+        if origins.contains_key(LOW) || settings.floor.iter().any(|key| key == LOW) {
             settings.high_interval = settings.low_interval;
             origins.insert(HIGH.to_owned(), Origin::Lowered(LOW));
         } else {

@@ -101,6 +101,7 @@ fn a_connection_is_read_whole() {
         sas_lifetime: Duration::from_secs(3600),
         hub_identity: HubIdentity::Module,
         interface_id: false,
+        twin: false,
     };
     assert_eq!(connection, expected);
     assert_eq!(connection.topic("{moduleId}", "m"), "m/x/{moduleId}");

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::settings::Priority;
 use crate::config::{load, load_layers};
 
-const PUBLISHED_DEFAULT: &str = include_str!("../../../../tests/fixtures/twins/exported.json");
+const PUBLISHED_DEFAULT: &str = include_str!("../../../../tests/fixtures/twins/published_default.json");
 
 fn local(desired: &Value) -> Layers {
     let text = json!({ "properties": { "desired": desired } }).to_string();
@@ -14,7 +14,15 @@ fn local(desired: &Value) -> Layers {
 }
 
 fn full(layers: &mut Layers, desired: &Value) -> Applied {
-    layers.desired_full(desired.to_string().as_bytes(), 4)
+    whole(layers, desired.to_string().as_bytes(), 4)
+}
+
+fn whole(layers: &mut Layers, bytes: &[u8], version: u64) -> Applied {
+    layers.desired(&[Desired::Whole { bytes: bytes.to_vec(), version }])
+}
+
+fn change(layers: &mut Layers, bytes: &[u8], version: u64) -> Applied {
+    layers.desired(&[Desired::Change { bytes: bytes.to_vec(), version }])
 }
 
 fn published(members: &Value) -> Value {
@@ -39,7 +47,7 @@ fn a_later_layer_wins_key_by_key_and_null_goes_back() {
     let applied = full(&mut layers, &json!({"edgewarden": {"spoolSyncLow": "PT5S", "processSnapshot": false}}));
     assert_eq!(applied.settings.spool_sync_low, Duration::from_secs(5));
     assert_eq!(origin(&layers, "edgewarden.spoolSyncLow"), Origin::Hub);
-    let applied = layers.desired_patch(br#"{"edgewarden": {"spoolSyncLow": null}}"#, 5);
+    let applied = change(&mut layers, br#"{"edgewarden": {"spoolSyncLow": null}}"#, 5);
     assert_eq!(applied.settings.spool_sync_low, Duration::from_secs(20));
     assert!(!applied.settings.collectors.process_snapshot);
     assert_eq!((layers.version(), applied.problems.len()), (Some(5), 0));
@@ -77,8 +85,8 @@ fn what_is_right_applies_and_what_is_wrong_keeps_its_last_good_value() {
     for message in [
         "desired twin, version 4: highPriorityMessageFrequency: expected {\"value\": an ISO 8601 duration from \
          \"PT1S\" to \"P366D\", such as \"PT7M\"}, found {\"value\":\"1m\"}; \"PT1M\" is in force",
-        "desired twin, version 4: properties.desired.edgewarden.loginSource: expected \"auto\", \"journal\" or the \
-         absolute path of a log file, found \"/etc/passwd\"; \"auto\" is in force",
+        "desired twin, version 4: properties.desired.edgewarden.loginSource: expected \"auto\" or \"journal\"; only the \
+         local file may name a log file, found \"/etc/passwd\"; \"auto\" is in force",
         "desired twin, version 4: properties.desired.edgewarden.floor: expected it in the local file only, found []; \
          [] is in force",
     ] {
@@ -173,7 +181,7 @@ fn a_hostile_document_is_refused_whole_and_changes_nothing() {
     full(&mut layers, &published(&json!({"eventPriorityLogin": {"value": "Low"}})));
     let deep = format!("{}{}", "{\"a\":".repeat(200), "1".to_owned() + &"}".repeat(200));
     for (bytes, words) in [
-        (vec![b' '; 64 << 20], "expected at most 256 KiB, found 67108864 bytes"),
+        (vec![b' '; 64 << 20], "expected at most 64 KiB, found 67108864 bytes"),
         (b"{\"a\": \"\xff\"}".to_vec(), "expected UTF-8, found invalid utf-8"),
         (deep.into_bytes(), "recursion limit exceeded"),
         (b"{\"a\": 1e999}".to_vec(), "number out of range"),
@@ -182,7 +190,7 @@ fn a_hostile_document_is_refused_whole_and_changes_nothing() {
         (b"{".to_vec(), "expected JSON"),
         (Vec::new(), "expected JSON"),
     ] {
-        for applied in [layers.desired_full(&bytes, 9), layers.desired_patch(&bytes, 9)] {
+        for applied in [whole(&mut layers, &bytes, 9), change(&mut layers, &bytes, 9)] {
             assert!(told(&applied)[0].contains(words), "{:?}", told(&applied));
             assert_eq!((applied.problems.len(), applied.errors.len()), (1, 1));
             assert_eq!(applied.settings.priority(Kind::Login), Priority::Low);
@@ -194,6 +202,12 @@ fn a_hostile_document_is_refused_whole_and_changes_nothing() {
 #[test]
 fn a_published_twin_is_taken_unchanged_from_the_hub() {
     let twin: Value = serde_json::from_str(PUBLISHED_DEFAULT).unwrap();
+    let original =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/schemas/security_module_twin/azureiotsecurity_default.json");
+    match std::fs::read(original) {
+        Ok(bytes) => assert_eq!(twin, serde_json::from_slice::<Value>(&bytes).unwrap(), "{original}"),
+        Err(error) => eprintln!("the fixture was not compared with Microsoft's own file, {original}: {error}"),
+    }
     let applied = full(&mut local(&json!({})), &twin["properties"]["desired"]);
     assert_eq!((told(&applied).len(), applied.errors.len()), (0, 0), "{:?}", told(&applied));
 }
@@ -203,6 +217,94 @@ fn the_hub_and_the_file_are_settled_together_and_told_once() {
     let mut layers = local(&published(&json!({"maxMessageSizeInBytes": {"value": 10000}})));
     let applied = full(&mut layers, &published(&json!({"lowPriorityMessageFrequency": {"value": "PT1M"}})));
     let faults: Vec<_> = applied.errors.iter().map(|error| error.error_type).collect();
-    assert_eq!(faults, [ConfigurationFault::Conflict, ConfigurationFault::NotOptimal], "{:?}", told(&applied));
+    assert_eq!(faults, [ConfigurationFault::Conflict], "the other is known: {:?}", told(&applied));
     assert_eq!(applied.settings.high_interval, Duration::from_secs(60));
+}
+
+/// Whatever the hub writes, and however it is settled with what stands in the file, a key of the floor holds.
+#[test]
+fn settling_what_contradicts_does_not_pass_the_floor() {
+    const KEYS: [&str; 3] = ["highPriorityMessageFrequency", "lowPriorityMessageFrequency", "maxLocalCacheSizeInBytes"];
+    let mut random = fastrand::Rng::with_seed(7);
+    let document = |random: &mut fastrand::Rng| {
+        let mut members = json!({});
+        for key in &KEYS[..2] {
+            if random.bool() {
+                members[*key] = json!({ "value": (*random.choice(&["PT1M", "PT1H", "PT10H", "P2D"]).unwrap()) });
+            }
+        }
+        if random.bool() {
+            members[KEYS[2]] = json!({ "value": *random.choice(&[8192, 100_000]).unwrap() });
+        }
+        published(&members)
+    };
+    for _ in 0..2000 {
+        let mut file = document(&mut random);
+        let floor: Vec<_> = KEYS.iter().filter(|_| random.bool()).collect();
+        file["edgewarden"] = json!({ "floor": floor });
+        let mut layers = local(&file);
+        let before = Arc::clone(layers.settings());
+        let desired = document(&mut random);
+        let settings = full(&mut layers, &desired).settings;
+        assert!(settings.high_interval <= settings.low_interval, "{file} {desired}");
+        for lowered in lowering::lowered(&before, &settings) {
+            assert!(!before.floor.contains(&lowered.key), "{lowered:?} by {desired} over {file}");
+        }
+    }
+}
+
+#[test]
+fn changes_do_not_add_up_beyond_the_limit() {
+    let mut layers = local(&json!({}));
+    let text = "x".repeat(1000);
+    for number in 0..200 {
+        let patch = json!({ format!("junk{number}"): text }).to_string();
+        let applied = change(&mut layers, patch.as_bytes(), number + 1);
+        assert!(layers.desired.to_string().len() <= MAX_DESIRED_BYTES);
+        if applied.is_refused {
+            assert!(
+                told(&applied)[0].contains("bytes with this change; nothing of it is used"),
+                "{:?}",
+                told(&applied)
+            );
+            assert!(number > 50, "{number}");
+        }
+    }
+    assert!(layers.version() < Some(100));
+}
+
+#[test]
+fn a_thousand_mistakes_are_counted_and_not_told_one_by_one() {
+    let mut layers = local(&json!({}));
+    let own: Map<_, _> = (0..1000).map(|number| (format!("colour{number}"), json!(1))).collect();
+    let applied = full(&mut layers, &json!({ "edgewarden": own }));
+    assert_eq!((applied.errors.len(), applied.problems.len()), (MAX_PROBLEMS, MAX_PROBLEMS + 1));
+    assert!(told(&applied)[MAX_PROBLEMS].ends_with("found 968 more that cannot"), "{:?}", told(&applied));
+    let invalid = layers.reported_settings()["latest_invalid_fields"].as_str().unwrap().len();
+    assert!((100..MAX_NAMES_BYTES).contains(&invalid), "{invalid}");
+}
+
+#[test]
+fn what_was_told_is_not_told_again_with_the_next_connection() {
+    let mut layers = local(&json!({}));
+    let wrong = published(&json!({"eventPriorityLogin": {"value": "Hgh"}})).to_string();
+    assert_eq!(whole(&mut layers, wrong.as_bytes(), 4).errors.len(), 1);
+    assert_eq!(whole(&mut layers, wrong.as_bytes(), 5).errors.len(), 0);
+    assert_eq!(layers.reported_settings()["latest_state"], "failed");
+    full(&mut layers, &json!({}));
+    assert_eq!(whole(&mut layers, wrong.as_bytes(), 7).errors.len(), 1, "it was right in between");
+}
+
+#[test]
+fn a_refused_value_reports_what_is_in_force_after_all_is_settled() {
+    let mut layers = local(&json!({}));
+    let applied = full(
+        &mut layers,
+        &published(&json!({
+            "highPriorityMessageFrequency": {"value": "7m"},
+            "lowPriorityMessageFrequency": {"value": "PT1M"},
+        })),
+    );
+    let in_force: Vec<_> = applied.errors.iter().map(|error| error.used_configuration.as_str()).collect();
+    assert_eq!(in_force, ["\"PT1M\"", "\"PT1M\""]);
 }
