@@ -36,3 +36,4 @@ mod link;
 mod misbehaviour;
 mod oneshot;
 mod silence;
+mod twin;

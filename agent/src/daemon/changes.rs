@@ -65,8 +65,10 @@ impl Running {
             {
                 self.remarks.broken(&why).await;
             }
-            let version = next.version().map_or_else(String::new, |version| format!(", version {version}"));
-            info!("the hub told what it desires{version}");
+            match next.version() {
+                Some(version @ 1..) => info!("the hub told what it desires, version {version}"),
+                _ => info!("the hub told what it desires"),
+            }
             self.layers = next;
             self.put_in_force(applied).await;
         }
