@@ -12,15 +12,16 @@ use collector_common::root::Root;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::collectors;
+use crate::complaints::{self, Complaint};
 use crate::config::Config;
-use crate::config::layers::{Applied, Layers};
+use crate::config::layers::Layers;
 use crate::config::settings::Settings;
 use crate::expiry;
 use crate::identity::agent::agent_id;
@@ -37,11 +38,12 @@ use crate::spool::Spool;
 use crate::spool::damage::Damage;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
-use crate::twin::keeper::{self, Keeper};
+use crate::twin::keeper::Keeper;
 use crate::twin::mailbox::Mailbox;
 use crate::uplink::batch::Batcher;
 use crate::uplink::budget::Budget;
 use crate::uplink::{LinkStatus, Uplink};
+use changes::{layers, tell_applied};
 
 mod changes;
 
@@ -70,9 +72,16 @@ pub enum RunError {
 ///
 /// # Errors
 /// Whatever keeps the agent from keeping events; everything else is degraded, and runs.
-pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    config_file: Option<PathBuf>,
+    complaints: mpsc::Receiver<Complaint>,
+) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
-    let mut daemon = start(config, config_file).await?;
+    if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &Root::host()) {
+        return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
+    }
+    let mut daemon = start(config, config_file, complaints).await?;
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), daemon.state_directory.display());
     let served = daemon.running.serve(&mut signals, &daemon.recorder, &daemon.sources).await;
     daemon.stop(served.is_ok()).await;
@@ -95,12 +104,13 @@ struct Daemon {
     boot: Uuid,
 }
 
-async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, RunError> {
+async fn start(
+    config: Config,
+    config_file: Option<PathBuf>,
+    complaints: mpsc::Receiver<Complaint>,
+) -> Result<Daemon, RunError> {
     let root = Root::host();
     let clock = Clock::new(&root);
-    if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &root) {
-        return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
-    }
     let state_directory = config.local.state_directory.clone();
     let (layers, as_last_told) = layers(config);
     let config = layers.config();
@@ -127,7 +137,6 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let remarks = Remarks::new(out.clone(), clock);
     counts.note_damage(&Damage { sentences: opened.damage.clone(), ..Damage::default() });
     let before = tell_start(&remarks, config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
-
     tell_applied(&remarks, as_last_told).await;
     let mailbox = Mailbox::default();
     let (endpoint, endpoint_seen) = watch::channel(endpoint(config, &root));
@@ -146,12 +155,14 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         mailbox: mailbox.clone(),
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
-    let boot = clock.boot();
     let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
     let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
+    let telling = complaints::tell(complaints, around.out.clone(), clock);
     let (mut tasks, sources) = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
+    tasks.spawn(telling);
+    let boot = clock.boot();
     Ok(Daemon { running, sources, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
 }
 
@@ -291,28 +302,6 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
         })
-    }
-}
-
-/// The layers with what the hub desired last, and what came of that.
-fn layers(config: Config) -> (Layers, Result<Option<Applied>, String>) {
-    let mut layers = Layers::new(config);
-    let state_directory = &layers.config().local.state_directory;
-    let stored = if layers.config().takes_twin() { keeper::stored(state_directory) } else { Ok(None) };
-    let applied = stored.map(|desired| desired.map(|desired| layers.desired(&[desired])));
-    (layers, applied)
-}
-
-/// What the hub desired last may show less than the file. That is told at every start: an agent that was killed in
-/// between has not told it yet.
-async fn tell_applied(remarks: &Remarks, applied: Result<Option<Applied>, String>) {
-    match applied {
-        Ok(Some(Applied { problems, lowered, errors, .. })) => {
-            remarks.configuration(&problems, errors).await;
-            remarks.lowered(&lowered).await;
-        }
-        Ok(None) => {}
-        Err(why) => remarks.broken(&format!("{why}; the agent runs without what the hub desired last")).await,
     }
 }
 

@@ -17,9 +17,14 @@ use crate::wait;
 
 /// Publishes to a topic, retained.
 fn retain(port: u16, topic: &str, text: &[u8]) {
+    retain_as("operator", port, topic, text);
+}
+
+fn retain_as(user: &str, port: u16, topic: &str, text: &[u8]) {
     let port = port.to_string();
     let mut publish = command("mosquitto_pub");
-    publish.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-r", "-t", topic, "-s"]).stdin(Stdio::piped());
+    publish.args(["-h", "127.0.0.1", "-p", &port, "-u", user, "-q", "1", "-r", "-t", topic, "-s"]);
+    publish.stdin(Stdio::piped());
     let mut child = publish.spawn().unwrap();
     child.stdin.take().unwrap().write_all(text).unwrap();
     assert!(wait::end("mosquitto_pub", &mut child).success());
@@ -29,7 +34,7 @@ fn retain(port: u16, topic: &str, text: &[u8]) {
 fn retained(port: u16, topic: &str) -> Option<Value> {
     let port = port.to_string();
     let mut subscribe = command("mosquitto_sub");
-    subscribe.args(["-h", "127.0.0.1", "-p", &port, "-t", topic, "-C", "1", "-W", "3"]);
+    subscribe.args(["-h", "127.0.0.1", "-p", &port, "-u", "operator", "-t", topic, "-C", "1", "-W", "3"]);
     serde_json::from_slice(&wait::output("mosquitto_sub", &mut subscribe).stdout).ok()
 }
 
@@ -118,7 +123,7 @@ fn iot_hub_changes_what_is_collected_while_the_agent_runs() {
         hub.change_desired(&patch);
     };
     story(&mut agent, "1", desire, || hub.arrivals());
-    wait::until("the report of it all", || {
+    let version = wait::until("the report of it all", || {
         let (reported, version) = hub.reported();
         let is_there = reported[DESIRED]["snapshotFrequency"]["value"] == "PT5S"
             && reported["latest_state"] == "failed"
@@ -127,8 +132,9 @@ fn iot_hub_changes_what_is_collected_while_the_agent_runs() {
             && reported["edgewardenStatus"]["agentVersion"].is_string()
             && reported["edgewarden"]["processBackend"] == "poll";
         // One at the connection and one a minute later, not one for each change.
-        if is_there { Ok(assert!(version <= 4, "{version}")) } else { Err(reported.to_string()) }
+        if is_there { Ok(version) } else { Err(reported.to_string()) }
     });
+    assert!(version <= 4, "{version} reports");
     assert_eq!((hub.faults(), hub.displaced()), (Vec::new(), 0));
     for event in hub.events() {
         let message = json!({ "AgentVersion": "0.0.1", "AgentId": "00000000-0000-0000-0000-000000000000",
@@ -274,4 +280,31 @@ fn a_hostile_hub_neither_stops_nor_blinds_the_agent() {
     let arrivals = broker.arrivals();
     assert_eq!(has_told(&arrivals, "Diagnostic", "connects without the twin for an hour"), 1);
     broker.terminate();
+}
+
+/// The access list of the threat model, as it stands there.
+#[test]
+fn the_brokers_access_list_keeps_devices_out_of_each_others_twin() {
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/threat-model.md")).unwrap();
+    let list = document.split_once("```text\nuser operator\n").unwrap().1.split("```").next().unwrap();
+    // The witness of these stories has no name.
+    let witness = "topic read edgewarden/#\ntopic readwrite probe\n";
+    let broker = Mosquitto::start_guarded(&format!("{witness}\nuser operator\n{list}"));
+    let (port, topic) = (broker.port, "edgewarden/press-94/twin/desired");
+    let mut agent = Agent::new("press-94", connection(port));
+    agent.twin["connection"]["twin"] = json!(true);
+    agent.twin["connection"]["username"] = json!("press-94");
+    agent.start();
+    agent.wait_collecting();
+    agent.wait_status("the connection", |status| status["connected"] == true);
+    let off = json!({ DESIRED: { "eventPriorityLogin": {"value": "Off"} } }).to_string();
+    for user in ["press-95", "press-94"] {
+        retain_as(user, port, topic, off.as_bytes());
+    }
+    assert_eq!(retained(port, topic), None);
+    agent.fail_logins(30_000..30_003);
+    wait_ports("logins", 30_000..30_003, || broker.arrivals());
+    wait::until_true("the report", || retained(port, "edgewarden/press-94/twin/reported").is_some());
+    retain(port, topic, off.as_bytes());
+    agent.wait_status("logins to be off", collector_is("Login", "off"));
 }

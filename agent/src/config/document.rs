@@ -12,6 +12,9 @@ use super::nearest::nearest;
 use super::origin::{Layer, Origin};
 use super::problem::{Position, Problem};
 
+/// Mistakes that come with the key somebody probably meant.
+const MAX_HINTS: usize = 64;
+
 /// One member of an object.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
@@ -93,7 +96,7 @@ impl<'a> Reader<'a> {
         for entry in members {
             let dotted = dotted(path, &entry.key);
             if !known.contains(&entry.key.as_str()) {
-                let expected = match nearest(&entry.key, known.iter().copied()) {
+                let expected = match self.meant(&entry.key, known.iter().copied()) {
                     Some(meant) => format!("a known key (did you mean \"{meant}\"?)"),
                     None => format!("one of {}", known.join(", ")),
                 };
@@ -106,6 +109,13 @@ impl<'a> Reader<'a> {
             }
         }
         kept
+    }
+
+    /// The known key that somebody probably meant. Who has made so many mistakes made none by a slip of the hand, and
+    /// comparing them all would take seconds on a board.
+    pub fn meant<'k>(&self, written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+        let has_few = self.refused.len() + self.warnings.len() < MAX_HINTS;
+        if has_few { nearest(written, known) } else { None }
     }
 
     /// Notes something that stops the agent.

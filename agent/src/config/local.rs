@@ -13,7 +13,6 @@ use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
 use super::duration;
 use super::lowering;
 use super::micro;
-use super::nearest::nearest;
 use super::origin::{Layer, Origins};
 use super::published;
 use super::settings::Settings;
@@ -177,7 +176,7 @@ pub(super) fn desired<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mu
                 reader.problem(entry.key_text, &entry.key, "it in the local file only", "it from the hub");
             problem.consequence = Some("it is ignored".to_owned());
             reader.warnings.push(problem);
-        } else if let Some(meant) = nearest(&entry.key, known.into_iter().chain(micro::names())) {
+        } else if let Some(meant) = reader.meant(&entry.key, known.into_iter().chain(micro::names())) {
             let key = format!("{KEY}.{}", entry.key);
             let expected = format!("\"{meant}\"");
             let mut problem = reader.problem(entry.key_text, &key, &expected, "a key that looks like it");

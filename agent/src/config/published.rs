@@ -16,7 +16,6 @@ use collector_common::event::payload::ConfigurationFault;
 
 use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
 use super::duration;
-use super::nearest::nearest;
 use super::origin::{Origin, Origins};
 use super::problem::{Problem, Report};
 use super::settings::{Priority, Settings};
@@ -228,7 +227,7 @@ fn value_of<'a>(entry: &Entry<'a>) -> Result<&'a str, String> {
 
 fn warn_of_unknown(reader: &mut Reader, members: &[Entry]) {
     for entry in members.iter().filter(|entry| KEYS.iter().all(|key| key.name != entry.key)) {
-        let expected = match nearest(&entry.key, KEYS.iter().map(|key| key.name)) {
+        let expected = match reader.meant(&entry.key, KEYS.iter().map(|key| key.name)) {
             Some(meant) => format!("a published key (did you mean \"{meant}\"?)"),
             None => "a published key".to_owned(),
         };

@@ -5,11 +5,35 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::{Running, endpoint, no_identity};
-use crate::config;
-use crate::config::layers::Applied;
+use crate::config::layers::{Applied, Layers};
+use crate::config::{self, Config};
 use crate::identity::NoIdentity;
+use crate::remarks::Remarks;
 use crate::status;
+use crate::twin::keeper;
 use crate::twin::report::reported;
+
+/// The layers with what the hub desired last, and what came of that.
+pub(super) fn layers(config: Config) -> (Layers, Result<Option<Applied>, String>) {
+    let mut layers = Layers::new(config);
+    let state_directory = &layers.config().local.state_directory;
+    let stored = if layers.config().takes_twin() { keeper::stored(state_directory) } else { Ok(None) };
+    let applied = stored.map(|desired| desired.map(|desired| layers.desired(&[desired])));
+    (layers, applied)
+}
+
+/// What the hub desired last may show less than the file. That is told at every start: an agent that was killed in
+/// between has not told it yet.
+pub(super) async fn tell_applied(remarks: &Remarks, applied: Result<Option<Applied>, String>) {
+    match applied {
+        Ok(Some(Applied { problems, lowered, errors, .. })) => {
+            remarks.configuration(&problems, errors).await;
+            remarks.lowered(&lowered).await;
+        }
+        Ok(None) => {}
+        Err(why) => remarks.broken(&format!("{why}; the agent runs without what the hub desired last")).await,
+    }
+}
 
 impl Running {
     /// Reads the file again. One that cannot be used changes nothing.
