@@ -101,10 +101,15 @@ impl Inbox {
         self.version = Some(version);
     }
 
-    /// What was taken could not be applied. The next change is answered with asking for the whole.
-    pub fn lost(&mut self) {
-        (self.version, self.is_lost) = (None, true);
-        self.waiting.retain(|desired| matches!(desired, Desired::Whole { .. }));
+    /// Of what was taken something could not be applied. After a change the whole is asked for; a whole that is wrong
+    /// is asked for again only when the hub has changed it.
+    pub fn lost(&mut self, taken: &[Desired]) {
+        if self.waiting.iter().any(|desired| matches!(desired, Desired::Whole { .. })) {
+            return;
+        }
+        self.waiting.clear();
+        let is_change = matches!(taken.last(), Some(Desired::Change { .. }));
+        (self.version, self.is_lost, self.is_to_ask) = (None, !is_change, is_change);
     }
 
     /// The question for the whole was not answered with it.
@@ -218,15 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn a_change_after_one_that_could_not_be_applied_asks_for_the_whole() {
+    fn what_could_not_be_applied_is_asked_for_once() {
         let mut inbox = with_whole(3);
-        inbox.lost();
-        assert!(!inbox.take_ask(), "a hub that sends nonsense once is not asked at once");
+        inbox.lost(&[Desired::Whole { bytes: Vec::new(), version: 3 }]);
+        assert!(!inbox.take_ask(), "the answer would be the same");
         inbox.on_change(Vec::new(), 5);
         inbox.on_change(Vec::new(), 6);
         assert!(inbox.take_ask() && !inbox.take_ask());
         inbox.on_whole(Vec::new(), 6);
         assert_eq!(drain(&mut inbox), [6]);
+        inbox.lost(&[Desired::Change { bytes: Vec::new(), version: 6 }]);
+        assert!(inbox.take_ask(), "the whole holds the change, and may be right");
     }
 
     #[test]

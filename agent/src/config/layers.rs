@@ -103,21 +103,22 @@ impl Layers {
     }
 
     /// Takes what the hub told, in its order, as one change of what is in force. A document that is none changes
-    /// nothing. What was told before is not told again: a hub is asked for the whole after every connection.
+    /// nothing, nor does a change behind it: together they would be what the hub never had. What was told before is not told again: a hub is asked for the whole after every connection.
     pub fn desired(&mut self, told: &[Desired]) -> Applied {
-        let (mut refused, known) = (Vec::new(), self.problems.clone());
+        let (mut refused, known) = (None, self.problems.clone());
         for desired in told {
             let (Desired::Whole { version, .. } | Desired::Change { version, .. }) = desired;
             match self.laid_over(desired) {
                 Ok(document) => (self.desired, self.version) = (document, Some(*version)),
-                Err(problem) => refused.push(*problem),
+                Err(problem) => {
+                    refused = Some(*problem);
+                    break;
+                }
             }
         }
         let mut applied = self.apply();
-        applied.is_refused = !refused.is_empty();
+        applied.is_refused = refused.is_some();
         applied.problems.retain(|problem| !known.iter().any(|known| known.says_the_same(problem)));
-        refused.dedup_by(|one, other| one.says_the_same(other));
-        refused.truncate(MAX_PROBLEMS);
         applied.problems.splice(0..0, refused);
         applied.errors = applied.problems.iter().filter_map(Problem::configuration_error).collect();
         applied

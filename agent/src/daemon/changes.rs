@@ -72,17 +72,17 @@ impl Running {
 impl Running {
     /// Applies what the hub desires, and reports.
     pub(super) async fn on_twin(&mut self, sources: &status::Sources) {
-        for trouble in self.twin.take_troubles() {
+        let now = Instant::now();
+        for trouble in self.twin.take_troubles(now) {
             self.remarks.suspicious(&trouble).await;
         }
-        let now = Instant::now();
         let told = self.twin.take(now);
         if !told.is_empty() {
             // On the disk first: an agent that is killed now comes back with the old or with the new.
             let mut next = self.layers.clone();
             let applied = next.desired(&told);
             if applied.is_refused {
-                self.twin.lost();
+                self.twin.lost(&told);
             }
             if next.good_desired() != self.layers.good_desired()
                 && let Err(why) = self.twin.store(next.good_desired())

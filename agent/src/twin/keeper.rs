@@ -24,6 +24,10 @@ const REPORT: Duration = Duration::from_secs(60);
 /// Figures without news are reported this often.
 const FIGURES: Duration = Duration::from_secs(3600);
 
+/// In this time so many troubles are told.
+const TROUBLES: Duration = Duration::from_secs(3600);
+const MAX_TROUBLES: usize = 4;
+
 /// Collectors need a moment to come up or to end before their state is worth a report.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -36,13 +40,16 @@ pub struct Keeper {
     apply_at: Option<Instant>,
     report_at: Instant,
     reported: Option<Instant>,
+    /// Since when how many were told.
+    troubles: (Instant, usize),
 }
 
 impl Keeper {
     /// Nothing was told and nothing reported.
     pub fn new(mailbox: Mailbox, state_directory: &Path, now: Instant) -> Keeper {
         let path = state_directory.join(FILE);
-        Keeper { mailbox, path, bucket: Bucket::new(now), apply_at: None, report_at: now + REPORT, reported: None }
+        let (bucket, report_at) = (Bucket::new(now), now + REPORT);
+        Keeper { mailbox, path, bucket, apply_at: None, report_at, reported: None, troubles: (now, 0) }
     }
 
     /// Until something is to be done.
@@ -54,9 +61,16 @@ impl Keeper {
         }
     }
 
-    /// What went wrong at the connection.
-    pub fn take_troubles(&self) -> Vec<String> {
-        self.mailbox.take_troubles()
+    /// What went wrong at the connection, as far as it is worth an alarm: a hub that refuses, refuses every minute.
+    pub fn take_troubles(&mut self, now: Instant) -> Vec<String> {
+        let mut troubles = self.mailbox.take_troubles();
+        let (since, told) = &mut self.troubles;
+        if now.saturating_duration_since(*since) >= TROUBLES {
+            (*since, *told) = (now, 0);
+        }
+        troubles.truncate(MAX_TROUBLES.saturating_sub(*told));
+        *told += troubles.len();
+        troubles
     }
 
     /// The hub does not have what is in force, as after a connection was made.
@@ -82,9 +96,9 @@ impl Keeper {
         }
     }
 
-    /// What was taken could not be applied.
-    pub fn lost(&self) {
-        self.mailbox.lost();
+    /// Of what was taken something could not be applied.
+    pub fn lost(&self, taken: &[Desired]) {
+        self.mailbox.lost(taken);
     }
 
     /// There may be news soon.
@@ -167,6 +181,20 @@ mod tests {
         mailbox.up(&TwinTopics::Retained { device_id: "d".to_owned() });
         keeper.report(at(242), || json!({"a": 2, "b": 1}));
         assert_eq!(take(&mailbox).unwrap(), r#"{"a":2,"b":1}"#);
+    }
+
+    #[test]
+    fn a_hub_that_always_refuses_is_told_of_a_few_times_an_hour() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mailbox, start) = (Mailbox::default(), Instant::now());
+        let mut keeper = Keeper::new(mailbox.clone(), directory.path(), start);
+        let mut told = 0;
+        for minute in 0..60 {
+            mailbox.trouble("no".to_owned());
+            told += keeper.take_troubles(start + Duration::from_secs(minute * 60)).len();
+        }
+        mailbox.trouble("no".to_owned());
+        assert_eq!((told, keeper.take_troubles(start + TROUBLES).len()), (4, 1));
     }
 
     #[test]

@@ -189,9 +189,10 @@ impl Mailbox {
         boxes.inbox.take()
     }
 
-    /// What was taken could not be applied.
-    pub fn lost(&self) {
-        self.boxes().inbox.lost();
+    /// Of what was taken something could not be applied.
+    pub fn lost(&self, taken: &[Desired]) {
+        self.boxes().inbox.lost(taken);
+        self.0.for_daemon.notify_one();
     }
 
     /// How a report travels now, and what the hub has; none while one is on its way.
