@@ -31,6 +31,8 @@ mod wire;
 mod configuration;
 mod crash;
 mod delivery;
+mod hub_access;
+mod hub_guide;
 mod hubs;
 mod link;
 mod misbehaviour;

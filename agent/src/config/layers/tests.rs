@@ -209,7 +209,8 @@ fn a_published_twin_is_taken_unchanged_from_the_hub() {
             assert_eq!(twin, serde_json::from_slice::<Value>(&default).unwrap());
             let schema: Value = serde_json::from_slice(&schema).unwrap();
             let schema = &schema["properties"]["desired"]["properties"][published::OBJECT]["properties"];
-            let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            let keys =
+                |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
             assert_eq!(keys(schema), keys(&twin["properties"]["desired"][published::OBJECT]));
         }
         (Err(error), _) | (_, Err(error)) => {
