@@ -109,8 +109,7 @@ async fn start(
     config_file: Option<PathBuf>,
     complaints: mpsc::Receiver<Complaint>,
 ) -> Result<Daemon, RunError> {
-    let root = Root::host();
-    let clock = Clock::new(&root);
+    let (root, clock) = (Root::host(), Clock::new(&Root::host()));
     let state_directory = config.local.state_directory.clone();
     let (layers, as_last_told) = layers(config);
     let config = layers.config();
@@ -119,8 +118,8 @@ async fn start(
     let agent = agent_id(&state_directory, &root).map_err(RunError::Machine)?;
     let (out, queue) = channel(opened.cursors);
     let (settings, settings_seen) = watch::channel(Arc::clone(layers.settings()));
-    let (counts, link, flush) = (Counts::default(), LinkStatus::default(), Arc::new(Notify::new()));
-    let progress = Progress::default();
+    let (counts, link, progress) = (Counts::default(), LinkStatus::default(), Progress::default());
+    let flush = Arc::new(Notify::new());
     let statistics = Statistics::new(link.clone(), spool.clone());
     let recorder = Recorder {
         spool: spool.clone(),
@@ -157,8 +156,8 @@ async fn start(
     let uplink = tokio::spawn(uplink.run(stop_seen));
     let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
     let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let telling = complaints::tell(complaints, out.clone(), clock);
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
-    let telling = complaints::tell(complaints, around.out.clone(), clock);
     let (mut tasks, sources) = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
     tasks.spawn(telling);

@@ -89,6 +89,8 @@ pub struct Link {
     pub max_message_bytes: usize,
     /// When to connect anew, before the hub ends the connection because what let us in has expired.
     pub renew_at: Option<Instant>,
+    /// When to connect anew, because this connection has to do without the twin until then.
+    twin_at: Option<Instant>,
     /// Whether [`Signal::Up`] was seen.
     pub is_up: bool,
 }
@@ -176,7 +178,6 @@ impl Link {
         }
         let told = plan.twin.clone().map(|topics| (topics, mailbox.clone()));
         let poll = tokio::spawn(poll(events, sender, plan.advice, told));
-        let renew_at = plan.renew_after.map(|after| Instant::now() + after);
         Ok(Link {
             client,
             signals,
@@ -187,9 +188,15 @@ impl Link {
             request: 0,
             client_id: plan.client_id,
             max_message_bytes: plan.max_message_bytes,
-            renew_at: renew_at.into_iter().chain(rests_until).min(),
+            renew_at: plan.renew_after.map(|after| Instant::now() + after),
+            twin_at: rests_until,
             is_up: false,
         })
+    }
+
+    /// When this connection has to make room for another.
+    pub fn reconnect_at(&self) -> Option<Instant> {
+        self.renew_at.into_iter().chain(self.twin_at).min()
     }
 
     /// The address as an operator writes it.

@@ -43,6 +43,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// A hub that acknowledges nothing for so long while messages are under way is not there any more, whatever TCP says.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(45);
 
+/// The same in words.
+const STUCK: &str = "the hub acknowledges nothing for 45 s; the link is taken for dead";
+
 /// Everything the uplink works with.
 pub struct Uplink {
     /// What is to be sent.
@@ -138,18 +141,13 @@ impl Uplink {
                 drain_until = Some(Instant::now() + DRAIN);
                 pacing.flush(self.spool.stats().recorded);
             }
-            let is_renewal_due = link.renew_at.is_some_and(|at| Instant::now() >= at);
+            let is_renewal_due = link.reconnect_at().is_some_and(|at| Instant::now() >= at);
             if is_renewal_due && window.is_empty() {
                 break End::Changed;
             }
             if link.is_up
                 && !is_renewal_due
                 && let Err(why) = self.fill(&mut link, &mut window, &mut pacing)
-            {
-                break End::Broken(why);
-            }
-            if link.is_up
-                && let Err(why) = self.tell_twin(&mut link)
             {
                 break End::Broken(why);
             }
@@ -161,13 +159,12 @@ impl Uplink {
                 break End::Stopped;
             }
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
-                let limit = ACKNOWLEDGEMENT.as_secs();
-                break End::Broken(format!("the hub acknowledges nothing for {limit} s; the link is taken for dead"));
+                break End::Broken(STUCK.to_owned());
             }
             if link.is_up {
                 self.show(&window, &pacing, link.renew_at);
             }
-            let renew_at = link.renew_at.filter(|_| !is_renewal_due);
+            let renew_at = link.reconnect_at().filter(|_| !is_renewal_due);
             let wakes = [
                 renew_at,
                 drain_until,
@@ -276,8 +273,9 @@ impl Uplink {
         Ok(())
     }
 
-    /// Hands over as many messages as are due and have room.
+    /// Hands over what is to be said about the twin, and as many messages as are due and have room.
     fn fill(&mut self, link: &mut Link, window: &mut Window, pacing: &mut Pacing) -> Result<(), String> {
+        self.tell_twin(link)?;
         let settings = self.settings.borrow_and_update().clone();
         let now = Instant::now();
         let unread = self.unread();

@@ -317,3 +317,32 @@ fn a_refused_value_reports_what_is_in_force_after_all_is_settled() {
     let in_force: Vec<_> = applied.errors.iter().map(|error| error.used_configuration.as_str()).collect();
     assert_eq!(in_force, ["\"PT1M\"", "\"PT1M\""]);
 }
+
+#[test]
+fn mangled_documents_never_panic_nor_pass_the_floor() {
+    let mut random = fastrand::Rng::with_seed(23);
+    let twin: Value = serde_json::from_str(PUBLISHED_DEFAULT).unwrap();
+    let whole_text = twin["properties"]["desired"].to_string().replace("\"High\"", "\"Low\"");
+    let mut layers = local(&json!({"edgewarden": {"floor": ["eventPriorityLogin"]}}));
+    let mut applied_some = 0;
+    for version in 1..1500 {
+        let mut bytes = whole_text.clone().into_bytes();
+        for _ in 0..=random.usize(..3) {
+            let at = random.usize(..bytes.len());
+            match random.u8(..4) {
+                0 => bytes[at] = random.u8(..),
+                1 => drop(bytes.remove(at)),
+                2 => bytes[at] = b"0123456789aPTLowHigh"[random.usize(..20)],
+                _ => bytes.insert(at, b"{}[]\",:\\0nu"[random.usize(..11)]),
+            }
+        }
+        let desired =
+            if random.bool() { Desired::Whole { bytes, version } } else { Desired::Change { bytes, version } };
+        let applied = layers.desired(&[desired]);
+        applied_some += u32::from(!applied.is_refused);
+        assert_eq!(applied.settings.priority(Kind::Login), Priority::High);
+        assert!(applied.problems.len() <= MAX_PROBLEMS + 2 && layers.good_desired().is_object());
+        serde_json::from_value::<Map<_, _>>(layers.reported_settings()).unwrap();
+    }
+    assert!(applied_some > 100, "{applied_some}");
+}
