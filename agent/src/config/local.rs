@@ -3,6 +3,7 @@
 //! They are closed: a key that is misspelt here would silently do nothing, so it is refused. The top level also holds
 //! what an exported twin brings with it, which is nobody's setting and is not looked at.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -209,7 +210,11 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
         "floor" if layer == Layer::Hub => return Err("it in the local file only"),
         "floor" => {
             let keys = serde_json::from_str::<Vec<String>>(entry.value).ok();
-            let keys = keys.filter(|keys| keys.iter().all(|key| lowering::is_key(key)));
+            let mut keys = keys.filter(|keys| keys.iter().all(|key| lowering::is_key(key)));
+            if let Some(keys) = &mut keys {
+                let mut seen = BTreeSet::new();
+                keys.retain(|key| seen.insert(key.clone()));
+            }
             settings.floor = keys.ok_or("a list of keys that can be lowered, such as [\"eventPriorityLogin\"]")?;
         }
         "loginSource" => {

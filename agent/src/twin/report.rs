@@ -21,8 +21,9 @@ pub const STATUS_OBJECT: &str = "edgewardenStatus";
 /// What changes all the time, and is no reason for a report of its own.
 const FIGURES: &str = "figures";
 
-/// The longest text about the agent's state: bytes.
-const MAX_TEXT_BYTES: usize = 1000;
+/// The longest text about the agent's state, and the longest of all, such as a path: bytes.
+const MAX_STATE_BYTES: usize = 1000;
+const MAX_TEXT_BYTES: usize = 4000;
 
 /// Everything to report. What is null is left out: a report cannot hold it.
 pub fn reported(layers: &Layers, status: &Status) -> Value {
@@ -31,7 +32,7 @@ pub fn reported(layers: &Layers, status: &Status) -> Value {
         .collectors
         .iter()
         .map(|(name, facts)| {
-            let text = |text: &Option<String>| text.as_deref().map(|text| cut(text).to_owned());
+            let text = |text: &Option<String>| text.as_deref().map(|text| cut(text, MAX_STATE_BYTES).to_owned());
             let (backend, gap, reason) = (text(&facts.backend), text(&facts.gap), text(&facts.reason));
             (name.clone(), json!({ "state": facts.state, "backend": backend, "gap": gap, "reason": reason }))
         })
@@ -56,7 +57,7 @@ pub fn reported(layers: &Layers, status: &Status) -> Value {
             "sentBytes": status.link.sent_bytes,
         },
     });
-    without_null(&mut report);
+    tidy(&mut report);
     report
 }
 
@@ -95,20 +96,70 @@ fn is_empty(change: &Value) -> bool {
     change.as_object().is_some_and(Map::is_empty)
 }
 
-fn without_null(value: &mut Value) {
-    if let Value::Object(members) = value {
-        members.retain(|_, value| !value.is_null());
-        members.values_mut().for_each(without_null);
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            members.values_mut().for_each(tidy);
+        }
+        Value::String(text) => text.truncate(cut(text, MAX_TEXT_BYTES).len()),
+        _ => {}
     }
 }
 
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+fn cut(text: &str, longest: usize) -> &str {
+    &text[..text.floor_char_boundary(longest)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::ALL;
+    use crate::config::load;
+    use crate::config::published::{KEYS, OBJECT};
+    use crate::status::CollectorFacts;
+    use crate::status::words::tests::well;
+    use crate::twin::Desired;
+
+    /// The rules of Azure IoT Hub for reported properties.
+    fn check(value: &Value) {
+        match value {
+            Value::String(text) => assert!(text.len() <= 4096, "{text}"),
+            Value::Object(members) => members.iter().for_each(|(key, value)| {
+                assert!(!key.is_empty() && !key.contains(['.', '$', ' ']), "{key:?}");
+                check(value);
+            }),
+            Value::Null => panic!("null takes away"),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_largest_report_is_one_that_azure_iot_hub_takes() {
+        let long = "ü".repeat(100_000);
+        let floor: Vec<_> =
+            KEYS.iter().map(|key| key.name).filter(|key| crate::config::lowering::is_key(key)).collect();
+        let floor = floor.repeat(100);
+        let file =
+            json!({"properties": {"desired": {"edgewarden": {"floor": floor, "loginSource": format!("/{long}")}}}});
+        let mut layers = Layers::new(load("twin.json", &file.to_string(), None).unwrap());
+        let mut document = json!({OBJECT: {"hubResourceId": {"value": "r".repeat(1024)}}});
+        for number in 0..1000 {
+            document["edgewarden"][format!("{number}{}", &long[..20])] = json!(1);
+        }
+        let applied = layers.desired(&[Desired::Whole { bytes: document.to_string().into_bytes(), version: u64::MAX }]);
+        assert!(!applied.is_refused);
+        let mut status = well();
+        let [backend, gap, reason] = [0; 3].map(|_| Some(long.clone()));
+        let facts = CollectorFacts { state: "degraded".to_owned(), backend, gap, reason };
+        status.collectors = ALL.iter().map(|all| (all.kind().name().to_owned(), facts.clone())).collect();
+        status.lost = ["Login.overrun", "Login.spoolFull", "Unknown.damaged"].map(|n| (n.to_owned(), u64::MAX)).into();
+        let report = reported(&layers, &status);
+        check(&report);
+        let bytes = report.to_string().len();
+        assert!((16 * 1024..32 * 1024).contains(&bytes), "{bytes}");
+        assert_eq!(report[STATUS_OBJECT]["lost"]["Login"]["spoolFull"], u64::MAX);
+    }
 
     #[test]
     fn a_change_says_what_is_new_and_what_is_gone_and_leaves_others_alone() {
