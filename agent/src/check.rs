@@ -7,15 +7,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::connection::Connection;
+use crate::config::layers::Layers;
 use crate::config::origin::Words;
 use crate::config::problem::Problem;
-use crate::config::settings::Priority;
-use crate::config::{Config, EX_CONFIG};
+use crate::config::settings::{Priority, Settings};
+use crate::config::{Config, EX_CONFIG, Effective};
 use crate::credential::Source;
 use crate::expiry;
 use crate::identity::{self, NoIdentity};
 use crate::mqtt::Endpoint;
 use crate::tls;
+use crate::twin::keeper;
 
 /// The text to print, and the exit code: 0 when `run` would run, [`EX_CONFIG`] when it would not.
 pub fn report(loaded: &Result<Config, Vec<Problem>>, root: &Root, collectors: &[&dyn Collector]) -> (String, u8) {
@@ -51,8 +53,20 @@ pub fn lacks(connection: &Connection, root: &Root) -> Vec<String> {
 }
 
 fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (String, u8) {
-    let mut text = settings(config);
-    text += &section("collectors", surveys(config, root, collectors));
+    let mut layers = Layers::new(config.clone());
+    let mut of_the_hub = Vec::new();
+    if config.takes_twin() {
+        match keeper::stored(&config.local.state_directory) {
+            Ok(Some(desired)) => {
+                let problems = layers.desired(&[desired]).problems;
+                of_the_hub.extend(problems.iter().map(ToString::to_string));
+            }
+            Ok(None) => {}
+            Err(why) => of_the_hub.push(format!("{why}; the settings above are without what the hub desires")),
+        }
+    }
+    let mut text = settings(&layers.effective(), &config.file);
+    text += &section("collectors", surveys(layers.settings(), root, collectors));
     let mut exit_code = 0;
     if let Some(connection) = &config.local.connection {
         let mut degraded = lacks(connection, root);
@@ -79,29 +93,28 @@ fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (Strin
         text += &section("certificates that expire soon", expiry::expiring(connection, root, wall_us));
         text += &section("degraded: collects and spools, cannot connect", degraded);
     }
-    text += &section("warnings", &config.warnings);
+    text += &section("warnings", config.warnings.iter().map(ToString::to_string).chain(of_the_hub));
     (text, exit_code)
 }
 
 /// One value a line, the origins in one column.
-fn settings(config: &Config) -> String {
-    let rows = config.effective();
+fn settings(rows: &[Effective], file: &str) -> String {
     let width = rows.iter().map(|row| row.key.chars().count() + 3 + row.value.chars().count()).max().unwrap_or(0);
     rows.iter().fold(String::new(), |text, row| {
         let setting = format!("{} = {}", row.key, row.value);
-        text + &format!("{setting:width$}   # {}\n", Words(&row.origin, &config.file), width = width.min(70))
+        text + &format!("{setting:width$}   # {}\n", Words(&row.origin, file), width = width.min(70))
     })
 }
 
-fn surveys(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> Vec<String> {
+fn surveys(settings: &Settings, root: &Root, collectors: &[&dyn Collector]) -> Vec<String> {
     let mut rows = Vec::new();
     for collector in collectors {
         let kind = collector.kind();
-        if config.settings.priority(kind) == Priority::Off {
+        if settings.priority(kind) == Priority::Off {
             rows.push(format!("{}: off", kind.name()));
             continue;
         }
-        let survey = collector.survey(root, &config.settings.collectors);
+        let survey = collector.survey(root, &settings.collectors);
         rows.push(format!("{}: {}", kind.name(), survey.backend));
         rows.extend(survey.lacks.iter().map(|lack| format!("{}: lacks: {lack}", kind.name())));
     }

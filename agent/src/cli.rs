@@ -9,12 +9,18 @@ use clap::{Parser, Subcommand};
 use collector_common::collector::Collector;
 use collector_common::root::Root;
 use jiff::tz::TimeZone;
-use tracing::{Level, error};
+use tokio::sync::mpsc;
+use tracing::error;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
 use crate::collect::{self, Request};
 use crate::collectors;
+use crate::complaints::{self, Complaint};
 use crate::config::problem::Problem;
 use crate::config::settings::Settings;
 use crate::config::{Config, DEFAULT_FILE, EX_CONFIG, duration, load_file};
@@ -91,9 +97,9 @@ enum Command {
 
 /// Does what was asked.
 pub fn main(arguments: Arguments) -> ExitCode {
-    log_to_stderr(arguments.verbose);
+    let complaints = log_to_stderr(arguments.verbose);
     match arguments.command {
-        Command::Run { config } => run(config),
+        Command::Run { config } => run(config, complaints),
         Command::Check { config } => {
             let (text, code) = check::report(&load_file(config.as_deref()), &Root::host(), collectors::ALL);
             print(&text, ExitCode::from(code))
@@ -117,14 +123,14 @@ pub fn main(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn run(config_file: Option<PathBuf>) -> ExitCode {
+fn run(config_file: Option<PathBuf>, complaints: mpsc::Receiver<Complaint>) -> ExitCode {
     let config = match load_file(config_file.as_deref()) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
     // A file that vanishes later must not turn into the defaults at the next SIGHUP.
     let reload_file = config_file.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|usual| usual.exists()));
-    match block_on(daemon::run(config, reload_file)) {
+    match block_on(daemon::run(config, reload_file, complaints)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(RunError::Configuration(reason))) => fail(&reason, EX_CONFIG),
         Ok(Err(RunError::Machine(reason))) => fail(&reason, 1),
@@ -228,20 +234,22 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
     }
 }
 
-/// Logs go to standard error; the journal has its own clock.
-fn log_to_stderr(verbose: u8) {
+/// Logs go to standard error; the journal has its own clock. What they complain of is heard, too.
+fn log_to_stderr(verbose: u8) -> mpsc::Receiver<Complaint> {
     let level = match verbose {
-        0 => Level::INFO,
-        1 => Level::DEBUG,
-        _ => Level::TRACE,
+        0 => LevelFilter::INFO,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let format = tracing_subscriber::fmt()
+    let format = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(level);
-    if is_journal { format.without_time().init() } else { format.with_timer(SystemTime).init() }
+        .with_target(false);
+    let format = if is_journal { format.without_time().boxed() } else { format.with_timer(SystemTime).boxed() };
+    let (listener, complaints) = complaints::listen();
+    tracing_subscriber::registry().with(level).with(format).with(listener).init();
+    complaints
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //!
 //! [`load`] is pure: text in, configuration or problems out. [`load_file`] adds the file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +23,7 @@ use nix::unistd::Uid;
 use connection::{Profile, Server};
 use document::Reader;
 use local::Local;
-use origin::{Origin, Origins};
+use origin::{Layer, Origin, Origins};
 use problem::{Position, Problem};
 use settings::Settings;
 
@@ -31,7 +32,10 @@ use crate::credential::Source;
 pub mod connection;
 pub mod document;
 pub mod duration;
+pub mod layers;
 pub mod local;
+pub mod lowering;
+pub mod micro;
 pub mod nearest;
 pub mod origin;
 pub mod problem;
@@ -59,6 +63,17 @@ pub struct Config {
     /// What was wrong and does not stop the agent, in the order of the file.
     pub warnings: Vec<Problem>,
     origins: Origins,
+    /// What is wrong in the files, contradictions aside, which the hub may settle.
+    file_warnings: Vec<Problem>,
+    base: Base,
+}
+
+/// The local layers before they are settled, for the hub's to be laid over.
+#[derive(Clone, Debug, Default)]
+struct Base {
+    settings: Settings,
+    origins: Origins,
+    written: BTreeMap<&'static str, Problem>,
 }
 
 /// One value in force.
@@ -77,21 +92,46 @@ pub struct Effective {
 /// # Errors
 /// Everything that stops the agent, in the order of the file.
 pub fn load(file: &str, text: &str, state_directory: Option<&Path>) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader::new(file, text);
-    let mut local = Local::new(state_directory);
-    let (mut settings, mut origins) = (Settings::default(), Origins::new());
+    load_layers(file, text, &[], state_directory)
+}
+
+/// The same with drop-ins, each with its name, in the order in which a later one wins.
+///
+/// # Errors
+/// Everything that stops the agent, document by document.
+pub fn load_layers(
+    file: &str,
+    text: &str,
+    drop_ins: &[(String, String)],
+    state_directory: Option<&Path>,
+) -> Result<Config, Vec<Problem>> {
+    let (mut local, mut base) = (Local::new(state_directory), Base::default());
     if state_directory.is_some() {
-        origins.insert("stateDirectory".to_owned(), Origin::Environment);
+        base.origins.insert("stateDirectory".to_owned(), Origin::Environment);
     }
-    local.read(&mut reader, &mut settings, &mut origins);
-    reader.refused.sort_by_key(|problem| problem.position);
-    reader.warnings.sort_by_key(|problem| problem.position);
-    if reader.refused.is_empty() {
-        let (file, settings, warnings) = (file.to_owned(), Arc::new(settings), reader.warnings);
-        Ok(Config { file, local, settings, warnings, origins })
-    } else {
-        Err(reader.refused)
+    let drop_ins = drop_ins.iter().map(|(name, text)| (Layer::DropIn, name.as_str(), text.as_str()));
+    let (mut refused, mut warnings) = (Vec::new(), Vec::new());
+    for (layer, name, text) in std::iter::once((Layer::File, file, text)).chain(drop_ins) {
+        let mut reader = Reader::of_layer(layer, name, text);
+        local.read(&mut reader, &mut base.settings, &mut base.origins);
+        reader.refused.sort_by_key(|problem| problem.position);
+        reader.warnings.sort_by_key(|problem| problem.position);
+        refused.append(&mut reader.refused);
+        warnings.append(&mut reader.warnings);
+        base.written.extend(reader.written);
     }
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let (mut settings, mut origins) = (base.settings.clone(), base.origins.clone());
+    let contradictions = published::settle(file, &base.written, &mut settings, &mut origins);
+    for warning in &mut warnings {
+        warning.fill(&settings);
+    }
+    let file_warnings = warnings.clone();
+    warnings.extend(contradictions);
+    let (file, settings) = (file.to_owned(), Arc::new(settings));
+    Ok(Config { file, local, settings, warnings, origins, file_warnings, base })
 }
 
 /// Reads the configuration from the file that was named, or from the usual one. Without a usual one the defaults hold,
@@ -105,6 +145,11 @@ pub fn load_file(named: Option<&Path>) -> Result<Config, Vec<Problem>> {
 }
 
 impl Config {
+    /// Whether the hub has a say.
+    pub fn takes_twin(&self) -> bool {
+        self.local.connection.as_ref().is_some_and(|connection| connection.twin)
+    }
+
     /// What has to be told to the hub about published keys.
     pub fn configuration_errors(&self) -> Vec<ConfigurationError> {
         self.warnings.iter().filter_map(Problem::configuration_error).collect()
@@ -112,12 +157,16 @@ impl Config {
 
     /// Every value in force and where it came from. No secret is among them: a password stands in a file of its own.
     pub fn effective(&self) -> Vec<Effective> {
-        let mut rows = local_values(&self.local);
-        rows.extend(own_values(&self.settings));
-        rows.extend(published::effective(&self.settings).into_iter().map(|(key, value)| (key.to_owned(), value)));
-        let origin = |key: &str| self.origins.get(key).cloned().unwrap_or(Origin::Default);
-        rows.into_iter().map(|(key, value)| Effective { origin: origin(&key), key, value }).collect()
+        effective(&self.local, &self.settings, &self.origins)
     }
+}
+
+fn effective(local: &Local, settings: &Settings, origins: &Origins) -> Vec<Effective> {
+    let mut rows = local_values(local);
+    rows.extend(own_values(settings));
+    rows.extend(published::effective(settings).into_iter().map(|(key, value)| (key.to_owned(), value)));
+    let origin = |key: &str| origins.get(key).cloned().unwrap_or(Origin::Default);
+    rows.into_iter().map(|(key, value)| Effective { origin: origin(&key), key, value }).collect()
 }
 
 fn load_from(path: &Path, is_named: bool, state_directory: Option<&Path>) -> Result<Config, Vec<Problem>> {
@@ -134,9 +183,46 @@ fn load_from(path: &Path, is_named: bool, state_directory: Option<&Path>) -> Res
             ("{}".to_owned(), Some(problem))
         }
     };
-    let mut config = load(&file, &text, state_directory)?;
-    config.warnings.splice(0..0, warning);
+    let mut warnings: Vec<_> = warning.into_iter().collect();
+    let drop_ins = drop_ins(&path.with_extension("d"), &mut warnings)?;
+    let mut config = load_layers(&file, &text, &drop_ins, state_directory)?;
+    config.file_warnings.splice(0..0, warnings.iter().cloned());
+    config.warnings.splice(0..0, warnings);
     Ok(config)
+}
+
+/// The files `*.json` of the directory beside the file, by name.
+fn drop_ins(directory: &Path, warnings: &mut Vec<Problem>) -> Result<Vec<(String, String)>, Vec<Problem>> {
+    let refuse = |path: &Path, error: io::Error| {
+        vec![Problem::of_file(&path.display().to_string(), "a configuration file", error.to_string())]
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(refuse(directory, error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| refuse(directory, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut texts = Vec::new();
+    for path in paths {
+        match read(&path) {
+            Ok((text, warning)) => {
+                warnings.extend(warning);
+                texts.push((path.display().to_string(), text));
+            }
+            Err(ReadFault::Content(problem)) => return Err(vec![*problem]),
+            Err(ReadFault::System(error)) => return Err(refuse(&path, error)),
+        }
+    }
+    Ok(texts)
 }
 
 enum ReadFault {
@@ -229,6 +315,7 @@ fn local_values(local: &Local) -> Vec<(String, String)> {
                 ("sasLifetime", text(Some(duration::format(connection.sas_lifetime)))),
                 ("identity", text(Some(connection.hub_identity.name()))),
                 ("interfaceId", connection.interface_id.to_string()),
+                ("twin", connection.twin.to_string()),
             ]
             .map(|(key, value)| (format!("connection.{key}"), value)),
         ),
@@ -248,6 +335,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ProcessBackend::Poll => "poll",
     };
     [
+        ("floor", serde_json::json!(settings.floor).to_string()),
         ("foldFailedLogins", settings.collectors.fold_failed_logins.to_string()),
         ("loginSource", text(Some(login_source))),
         ("maxBytesPerDay", settings.max_bytes_per_day.map_or("null".to_owned(), |bytes| bytes.to_string())),
@@ -265,5 +353,7 @@ fn text(text: Option<impl AsRef<str>>) -> String {
     text.map_or(serde_json::Value::Null, |text| text.as_ref().into()).to_string()
 }
 
+#[cfg(test)]
+mod every_key;
 #[cfg(test)]
 mod tests;

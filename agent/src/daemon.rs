@@ -12,15 +12,17 @@ use collector_common::root::Root;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::collectors;
+use crate::complaints::{self, Complaint};
+use crate::config::Config;
+use crate::config::layers::Layers;
 use crate::config::settings::Settings;
-use crate::config::{self, Config};
 use crate::expiry;
 use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
@@ -36,9 +38,14 @@ use crate::spool::Spool;
 use crate::spool::damage::Damage;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
+use crate::twin::keeper::Keeper;
+use crate::twin::mailbox::Mailbox;
 use crate::uplink::batch::Batcher;
 use crate::uplink::budget::Budget;
 use crate::uplink::{LinkStatus, Uplink};
+use changes::{layers, tell_applied};
+
+mod changes;
 
 /// How long the recorder may take to write down what collectors have handed over.
 const RECORDER_STOP: Duration = Duration::from_secs(1);
@@ -65,11 +72,18 @@ pub enum RunError {
 ///
 /// # Errors
 /// Whatever keeps the agent from keeping events; everything else is degraded, and runs.
-pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    config_file: Option<PathBuf>,
+    complaints: mpsc::Receiver<Complaint>,
+) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
-    let mut daemon = start(config, config_file).await?;
+    if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &Root::host()) {
+        return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
+    }
+    let mut daemon = start(config, config_file, complaints).await?;
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), daemon.state_directory.display());
-    let served = daemon.running.serve(&mut signals, &daemon.recorder).await;
+    let served = daemon.running.serve(&mut signals, &daemon.recorder, &daemon.sources).await;
     daemon.stop(served.is_ok()).await;
     served
 }
@@ -77,6 +91,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Run
 /// A daemon with all its parts at work.
 struct Daemon {
     running: Running,
+    sources: status::Sources,
     recorder: thread::JoinHandle<()>,
     uplink: JoinHandle<()>,
     stop_uplink: watch::Sender<bool>,
@@ -89,20 +104,22 @@ struct Daemon {
     boot: Uuid,
 }
 
-async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, RunError> {
-    let root = Root::host();
-    let clock = Clock::new(&root);
-    if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &root) {
-        return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
-    }
+async fn start(
+    config: Config,
+    config_file: Option<PathBuf>,
+    complaints: mpsc::Receiver<Complaint>,
+) -> Result<Daemon, RunError> {
+    let (root, clock) = (Root::host(), Clock::new(&Root::host()));
     let state_directory = config.local.state_directory.clone();
-    let opened = Spool::open(&state_directory, config.settings.max_cache_bytes);
+    let (layers, as_last_told) = layers(config);
+    let config = layers.config();
+    let opened = Spool::open(&state_directory, layers.settings().max_cache_bytes);
     let (spool, opened) = opened.map_err(|error| RunError::Machine(error.to_string()))?;
     let agent = agent_id(&state_directory, &root).map_err(RunError::Machine)?;
     let (out, queue) = channel(opened.cursors);
-    let (settings, settings_seen) = watch::channel(Arc::clone(&config.settings));
-    let (counts, link, flush) = (Counts::default(), LinkStatus::default(), Arc::new(Notify::new()));
-    let progress = Progress::default();
+    let (settings, settings_seen) = watch::channel(Arc::clone(layers.settings()));
+    let (counts, link, progress) = (Counts::default(), LinkStatus::default(), Progress::default());
+    let flush = Arc::new(Notify::new());
     let statistics = Statistics::new(link.clone(), spool.clone());
     let recorder = Recorder {
         spool: spool.clone(),
@@ -118,9 +135,10 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
     let recorder = recorder.map_err(|error| RunError::Machine(format!("cannot start a thread: {error}")))?;
     let remarks = Remarks::new(out.clone(), clock);
     counts.note_damage(&Damage { sentences: opened.damage.clone(), ..Damage::default() });
-    let before = tell_start(&remarks, &config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
-
-    let (endpoint, endpoint_seen) = watch::channel(endpoint(&config, &root));
+    let before = tell_start(&remarks, config, clock.boot(), &opened.damage, agent.warning.as_deref()).await;
+    tell_applied(&remarks, as_last_told).await;
+    let mailbox = Mailbox::default();
+    let (endpoint, endpoint_seen) = watch::channel(endpoint(config, &root));
     let (stop_uplink, stop_seen) = watch::channel(false);
     let renderer = Renderer::new(spool.clone(), clock);
     let uplink = Uplink {
@@ -133,14 +151,18 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         clock,
         agent_id: agent.id,
         budget: Budget::load(state_directory.join("sent.json"), &clock.now()),
+        mailbox: mailbox.clone(),
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
-    let boot = clock.boot();
-    let running = Running { config, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
+    let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let telling = complaints::tell(complaints, out.clone(), clock);
     let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
-    let mut tasks = spawn_tasks(around, &running, &spool, &counts, &link, before);
+    let (mut tasks, sources) = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
-    Ok(Daemon { running, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
+    tasks.spawn(telling);
+    let boot = clock.boot();
+    Ok(Daemon { running, sources, recorder, uplink, stop_uplink, tasks, spool, counts, link, state_directory, boot })
 }
 
 fn spawn_tasks(
@@ -150,7 +172,7 @@ fn spawn_tasks(
     counts: &Counts,
     link: &LinkStatus,
     before: Option<Before>,
-) -> JoinSet<()> {
+) -> (JoinSet<()>, status::Sources) {
     let mut tasks = JoinSet::new();
     let slots: Vec<_> = collectors::ALL.iter().map(|collector| (*collector, StateSlot::new())).collect();
     for (collector, state) in &slots {
@@ -159,7 +181,7 @@ fn spawn_tasks(
     let clock = around.clock;
     let (expiring, expiring_seen) = watch::channel(Vec::new());
     tasks.spawn(expiry::watch(running.endpoint.subscribe(), clock, around.out, expiring));
-    let local = &running.config.local;
+    let local = &running.layers.config().local;
     let sources = status::Sources {
         device: running.endpoint.borrow().as_ref().map(|endpoint| endpoint.device_id.clone()),
         hub: local.connection.as_ref().map(|connection| connection.url()),
@@ -174,8 +196,8 @@ fn spawn_tasks(
         expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
-    serve_status(&local.state_directory, sources, &mut tasks);
-    tasks
+    serve_status(&local.state_directory, sources.clone(), &mut tasks);
+    (tasks, sources)
 }
 
 impl Daemon {
@@ -210,7 +232,8 @@ impl Daemon {
 
 /// What the running daemon reacts with.
 struct Running {
-    config: Config,
+    layers: Layers,
+    twin: Keeper,
     config_file: Option<PathBuf>,
     root: Root,
     settings: watch::Sender<Arc<Settings>>,
@@ -223,7 +246,12 @@ struct Running {
 
 impl Running {
     /// Handles signals until one says stop, and feeds the watchdog while the recorder lives and the disk answers it.
-    async fn serve(&mut self, signals: &mut Signals, recorder: &thread::JoinHandle<()>) -> Result<(), RunError> {
+    async fn serve(
+        &mut self,
+        signals: &mut Signals,
+        recorder: &thread::JoinHandle<()>,
+        sources: &status::Sources,
+    ) -> Result<(), RunError> {
         notify(&[NotifyState::Ready]);
         // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
         let mut look_at_recorder = every(LOOK_AT_RECORDER);
@@ -231,7 +259,7 @@ impl Running {
         let mut identity_retry = every(IDENTITY_RETRY);
         let mut statistics = every(STATISTICS);
         loop {
-            let has_no_identity = self.config.local.connection.is_some() && self.endpoint.borrow().is_none();
+            let has_no_identity = self.layers.config().local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
                 () = tick(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
                     notify(&[NotifyState::Watchdog]);
@@ -245,44 +273,15 @@ impl Running {
                     }
                 },
                 _ = identity_retry.tick(), if has_no_identity => {
-                    self.endpoint.send_replace(endpoint(&self.config, &self.root));
+                    self.endpoint.send_replace(endpoint(self.layers.config(), &self.root));
                 }
+                () = self.twin.wake() => self.on_twin(sources).await,
                 _ = statistics.tick() => self.remarks.statistics(&mut self.statistics).await,
                 _ = signals.hangup.recv() => self.reload().await,
                 _ = signals.user1.recv() => self.flush.notify_one(),
                 _ = signals.terminate.recv() => return Ok(()),
                 _ = signals.interrupt.recv() => return Ok(()),
             }
-        }
-    }
-
-    /// Reads the file again. One that cannot be used changes nothing.
-    async fn reload(&mut self) {
-        let read = config::load_file(self.config_file.as_deref());
-        let reason = match read {
-            Ok(config) => match no_identity(&config, &self.root) {
-                Some(NoIdentity::NotConfigured(reason)) => Err(format!("{}: deviceId: {reason}", config.file)),
-                _ => Ok(config),
-            },
-            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-        };
-        match reason {
-            Ok(config) => {
-                if config.local.state_directory != self.config.local.state_directory {
-                    warn!("a new stateDirectory takes effect with the next start");
-                }
-                self.config = config;
-                self.settings.send_replace(Arc::clone(&self.config.settings));
-                let endpoint = endpoint(&self.config, &self.root);
-                self.endpoint.send_if_modified(|current| {
-                    let is_new = *current != endpoint;
-                    *current = endpoint;
-                    is_new
-                });
-                info!("{} was read again", self.config.file);
-                self.remarks.configuration(&self.config).await;
-            }
-            Err(reason) => self.remarks.refused(&reason).await,
         }
     }
 }
@@ -341,7 +340,7 @@ async fn tell_start(
     if let Some(warning) = identity {
         remarks.suspicious(warning).await;
     }
-    remarks.configuration(config).await;
+    remarks.configuration(&config.warnings, config.configuration_errors()).await;
     before.ok()
 }
 

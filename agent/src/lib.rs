@@ -15,6 +15,8 @@ pub mod lifecycle;
 
 pub mod remarks;
 
+pub mod complaints;
+
 pub mod supervisor;
 
 pub mod collectors;
@@ -42,6 +44,8 @@ pub mod credential;
 pub mod profile;
 
 pub mod tls;
+
+pub mod twin;
 
 pub mod mqtt;
 

@@ -17,8 +17,10 @@ use jiff::Timestamp;
 
 use crate::config::connection::{Connection, HubIdentity, Profile, Server};
 use sas::ConnectionString;
+use twin::TwinTopics;
 
 pub mod sas;
+pub mod twin;
 
 /// How large a message a broker takes when nobody says: bytes.
 const BROKER_MESSAGE_BYTES: usize = 256 * 1024;
@@ -75,6 +77,8 @@ pub struct Plan {
     pub renew_after: Option<Duration>,
     /// What to look at when the hub does not take us in.
     pub advice: String,
+    /// By which topics the hub tells what it desires, if it may.
+    pub twin: Option<TwinTopics>,
 }
 
 /// Decides. `wall_us` is the time: microseconds since the Unix epoch.
@@ -112,6 +116,7 @@ pub fn plan(
         max_message_bytes: if is_aws { AWS_MESSAGE_BYTES } else { BROKER_MESSAGE_BYTES },
         renew_after: None,
         advice: advice.to_owned(),
+        twin: connection.twin.then(|| TwinTopics::Retained { device_id: device_id.to_owned() }),
     })
 }
 
@@ -166,6 +171,7 @@ fn iot_hub(
         advice: iot_hub_advice(key.is_some(), &principal, wall_us),
         password,
         client_id: principal,
+        twin: connection.twin.then_some(TwinTopics::IotHub),
     })
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use collector_common::clock::Clock;
 use collector_common::collector::{Draft, Losses};
-use collector_common::event::kind::{Kind, Lane};
+use collector_common::event::kind::{EventType, Kind, Lane};
 use collector_common::event::payload::{Diagnostic, Severity};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -297,9 +297,12 @@ impl Recorder {
     }
 }
 
-/// The lane of an event, `None` when the twin turned its kind off.
+/// The lane of an event, `None` when the twin turned its kind off. What a collector handed over was collected before it
+/// was turned off, and is kept.
 fn lane_of(kind: Kind, security_relevant: bool, settings: &Settings) -> Option<Lane> {
-    if security_relevant { Some(Lane::High) } else { settings.priority(kind).lane() }
+    let is_collected = kind.event_type() == EventType::Security;
+    let lane = if security_relevant { Some(Lane::High) } else { settings.priority(kind).lane() };
+    lane.or(is_collected.then_some(Lane::Low))
 }
 
 fn sync_delay(settings: &Settings, lane: Lane) -> Duration {
@@ -422,6 +425,23 @@ mod tests {
         assert!(stored[0].contains(r#""DroppedEvents":2"#), "{stored:?}");
         assert!(stored[0].contains(r#""Diagnostic.diskError":"2""#), "{stored:?}");
         assert!(stored[1].contains("stored") && stored[2].contains("stored, too"), "{stored:?}");
+    }
+
+    #[test]
+    fn what_was_collected_before_its_kind_was_turned_off_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let Bench { mut recorder, kept, out: _out, _settings, .. } = bench(directory.path());
+        let mut settings = Settings::default();
+        for kind in [Kind::ListeningPorts, Kind::Diagnostic] {
+            settings.set_priority(kind, crate::config::settings::Priority::Off);
+        }
+        let now = recorder.clock.now();
+        assert!(recorder.record(Draft::new(now, Payload::ListeningPorts(Vec::new())), &settings));
+        let remark = Payload::Diagnostic(Diagnostic::new(Severity::Information, "nobody wants to know"));
+        assert!(!recorder.record(Draft::new(now, remark), &settings));
+        kept.sync(Lane::Low).unwrap();
+        assert_eq!(kept.read(Lane::Low).unwrap().unwrap().kind(), Some(Kind::ListeningPorts));
+        assert!(kept.read(Lane::Low).unwrap().is_none());
     }
 
     #[test]

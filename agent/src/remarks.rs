@@ -6,12 +6,13 @@
 use collector_common::clock::{Clock, Reading, is_plausible};
 use collector_common::collector::{Draft, Emitter};
 use collector_common::event::kind::{Kind, Lane};
-use collector_common::event::payload::{Diagnostic, MessageStatistics, Payload, Severity};
+use collector_common::event::payload::{ConfigurationError, Diagnostic, MessageStatistics, Payload, Severity};
 use collector_common::event::wire::{Event, Stamps, message};
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::lowering::Lowered;
+use crate::config::problem::Problem;
 use crate::lifecycle::Before;
 use crate::spool::Spool;
 use crate::uplink::{LinkFacts, LinkStatus};
@@ -69,12 +70,25 @@ impl Remarks {
     }
 
     /// What is wrong with the configuration in force.
-    pub async fn configuration(&self, config: &Config) {
-        for warning in &config.warnings {
-            warn!("{warning}");
+    pub async fn configuration(&self, problems: &[Problem], errors: Vec<ConfigurationError>) {
+        for problem in problems {
+            warn!("{problem}");
         }
-        for error in config.configuration_errors() {
+        for error in errors {
             self.tell(Draft::new(self.clock.now(), Payload::ConfigurationError(error))).await;
+        }
+    }
+
+    /// The agent shows less than before, or later. Whoever wants to hide something would turn this off first, so no
+    /// key does.
+    pub async fn lowered(&self, lowered: &[Lowered]) {
+        for Lowered { key, from, to } in lowered {
+            warn!("{key} was lowered from {from} to {to}");
+            let remark = Diagnostic::new(Severity::Warning, format!("{key} was lowered from {from} to {to}"))
+                .with("LoweredKey", key)
+                .with("From", from)
+                .with("To", to);
+            self.tell(Draft::alarm(self.clock.now(), remark)).await;
         }
     }
 

@@ -25,6 +25,7 @@ use crate::mqtt::{Endpoint, Link, Signal};
 use crate::remarks;
 use crate::spool::Spool;
 use crate::status::units::size;
+use crate::twin::mailbox::Mailbox;
 use batch::{Batcher, Limits};
 use budget::{Allowance, Budget};
 use pacing::Pacing;
@@ -41,6 +42,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 
 /// A hub that acknowledges nothing for so long while messages are under way is not there any more, whatever TCP says.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(45);
+
+/// The same in words.
+const STUCK: &str = "the hub acknowledges nothing for 45 s; the link is taken for dead";
 
 /// Everything the uplink works with.
 pub struct Uplink {
@@ -62,6 +66,8 @@ pub struct Uplink {
     pub agent_id: Uuid,
     /// What was sent today.
     pub budget: Budget,
+    /// What the hub desires, and what is reported.
+    pub mailbox: Mailbox,
 }
 
 /// How a session ended.
@@ -89,7 +95,7 @@ impl Uplink {
             let (before, opened) = (self.status.get(), Instant::now());
             let will = remarks::will(self.agent_id, &self.clock.now());
             let opening = tokio::select! {
-                opening = Link::open(&endpoint, WINDOW_MESSAGES, will) => opening,
+                opening = Link::open(&endpoint, WINDOW_MESSAGES, will, &self.mailbox) => opening,
                 _ = stop.changed() => continue,
                 changed = self.endpoint.changed() => if changed.is_err() { return } else { continue },
             };
@@ -135,7 +141,7 @@ impl Uplink {
                 drain_until = Some(Instant::now() + DRAIN);
                 pacing.flush(self.spool.stats().recorded);
             }
-            let is_renewal_due = link.renew_at.is_some_and(|at| Instant::now() >= at);
+            let is_renewal_due = link.reconnect_at().is_some_and(|at| Instant::now() >= at);
             if is_renewal_due && window.is_empty() {
                 break End::Changed;
             }
@@ -153,13 +159,12 @@ impl Uplink {
                 break End::Stopped;
             }
             if window.is_stuck(Instant::now(), ACKNOWLEDGEMENT) {
-                let limit = ACKNOWLEDGEMENT.as_secs();
-                break End::Broken(format!("the hub acknowledges nothing for {limit} s; the link is taken for dead"));
+                break End::Broken(STUCK.to_owned());
             }
             if link.is_up {
                 self.show(&window, &pacing, link.renew_at);
             }
-            let renew_at = link.renew_at.filter(|_| !is_renewal_due);
+            let renew_at = link.reconnect_at().filter(|_| !is_renewal_due);
             let wakes = [
                 renew_at,
                 drain_until,
@@ -175,6 +180,7 @@ impl Uplink {
                     }
                 }
                 changed = synced.changed() => if changed.is_err() { break End::Stopped },
+                () = self.mailbox.for_link(), if link.is_up => {}
                 () = self.flush.notified() => pacing.flush(self.spool.stats().recorded),
                 () = sleep_until(wake), if link.is_up => {}
                 _ = stop.changed(), if drain_until.is_none() => {}
@@ -187,6 +193,7 @@ impl Uplink {
     }
 
     async fn end_session(&mut self, link: Link, window: &Window) {
+        self.mailbox.down();
         let failed = window.len() as u64;
         self.status.change(|facts| facts.failed_messages += failed);
         if let Err(error) = self.budget.store() {
@@ -212,6 +219,10 @@ impl Uplink {
                 self.batcher.rewind();
                 // Whatever waited for a connection has waited long enough.
                 pacing.connected(Instant::now(), self.spool.stats().recorded);
+                link.subscribe_twin()?;
+                if let Some(topics) = link.twin() {
+                    self.mailbox.up(topics);
+                }
             }
             Signal::Handed(pkid) => window.on_handed(pkid)?,
             Signal::Acknowledged(pkid) => {
@@ -230,12 +241,41 @@ impl Uplink {
                 }
             }
             Signal::Down(why) => return Err(why),
+            Signal::Unreadable(why) => {
+                let why = format!(
+                    "a message on the twin's topics cannot be read ({why}); what was in force stays, and the agent \
+                     connects without the twin for an hour"
+                );
+                self.mailbox.rest(Instant::now());
+                self.mailbox.trouble(why.clone());
+                return Err(why);
+            }
         }
         Ok(())
     }
 
-    /// Hands over as many messages as are due and have room.
+    /// Asks for the twin and reports. A report is no evidence: it waits where the day's budget is for that alone.
+    fn tell_twin(&mut self, link: &mut Link) -> Result<(), String> {
+        if self.mailbox.take_asked() {
+            link.ask_twin()?;
+        }
+        let settings = self.settings.borrow().clone();
+        let reading = self.clock.now();
+        let allowance = self.budget.allowance(&reading, settings.max_bytes_per_day, settings.max_message_bytes);
+        if allowance.high
+            && let Some(report) = self.mailbox.take_report()
+        {
+            if let Err(error) = self.budget.spend(&reading, link.topic().len(), report.len()) {
+                warn!("cannot write down what was sent today: {error}; a restart would count anew");
+            }
+            link.report_twin(report)?;
+        }
+        Ok(())
+    }
+
+    /// Hands over what is to be said about the twin, and as many messages as are due and have room.
     fn fill(&mut self, link: &mut Link, window: &mut Window, pacing: &mut Pacing) -> Result<(), String> {
+        self.tell_twin(link)?;
         let settings = self.settings.borrow_and_update().clone();
         let now = Instant::now();
         let unread = self.unread();
@@ -371,6 +411,7 @@ mod tests {
             clock,
             agent_id: Uuid::nil(),
             budget: Budget::load(directory.path().join("sent.json"), &clock.now()),
+            mailbox: Mailbox::default(),
         };
         let running = tokio::spawn(uplink.run(stop_seen));
         for _ in 0..10 {

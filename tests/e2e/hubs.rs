@@ -17,7 +17,7 @@ mod identity;
 mod strict;
 mod tls;
 
-const KEY: &str = "c2VjcmV0LWtleS1vZi1wcmVzcy0xNy0wMTIzNDU2Nzg=";
+pub const KEY: &str = "c2VjcmV0LWtleS1vZi1wcmVzcy0xNy0wMTIzNDU2Nzg=";
 const BAG: &str = "%24.ct=application%2Fjson&%24.ce=utf-8&messageSource=security-agent";
 
 fn device_rules(device: &str, hub: &str, proof: Proof) -> Rules {
@@ -26,7 +26,7 @@ fn device_rules(device: &str, hub: &str, proof: Proof) -> Rules {
     Rules::of(device, username, resource, proof, format!("devices/{device}/messages/events/{BAG}"))
 }
 
-fn module_rules(device: &str, hub: &str, proof: Proof) -> Rules {
+pub fn module_rules(device: &str, hub: &str, proof: Proof) -> Rules {
     Rules {
         client_id: format!("{device}/azureiotsecurity"),
         username: Some(format!("{hub}/{device}/azureiotsecurity/?api-version=2021-04-12")),
@@ -37,7 +37,7 @@ fn module_rules(device: &str, hub: &str, proof: Proof) -> Rules {
 }
 
 /// An agent on its way to a hub; `secret` is written to the file that `key` names.
-fn agent(device: &str, hub: &IotHub, authority: &Authority, key: &str, secret: &str, more: Value) -> Agent {
+pub fn agent(device: &str, hub: &IotHub, authority: &Authority, key: &str, secret: &str, more: Value) -> Agent {
     let mut agent = Agent::new(device, json!({}));
     let mut connection = json!({
         "profile": "iothub",

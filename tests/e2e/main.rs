@@ -38,3 +38,4 @@ mod link;
 mod misbehaviour;
 mod oneshot;
 mod silence;
+mod twin;

@@ -62,8 +62,18 @@ impl Mosquitto {
         Mosquitto::launch(None, keeps)
     }
 
-    fn launch(authority: Option<&Authority>, keeps: Keeps) -> Mosquitto {
+    /// A broker with an access list. User names are taken as they come, without a password.
+    pub fn start_guarded(access_list: &str) -> Mosquitto {
         let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("acl"), access_list).unwrap();
+        Mosquitto::launch_in(dir, None, Keeps::Nothing)
+    }
+
+    fn launch(authority: Option<&Authority>, keeps: Keeps) -> Mosquitto {
+        Mosquitto::launch_in(TempDir::new().unwrap(), authority, keeps)
+    }
+
+    fn launch_in(dir: TempDir, authority: Option<&Authority>, keeps: Keeps) -> Mosquitto {
         // A port found free may be taken by somebody else a moment later; then the broker ends and another is tried.
         for _ in 0..10 {
             let (port, tls_port) = (free_port(), if authority.is_some() { free_port() } else { 0 });
@@ -207,6 +217,9 @@ fn configuration(dir: &Path, port: u16, tls_port: u16, authority: Option<&Author
             authority.path("server.pem").display(),
             authority.path("server.key").display()
         );
+    }
+    if dir.join("acl").exists() {
+        text += &format!("acl_file {}\n", dir.join("acl").display());
     }
     if nix::unistd::Uid::effective().is_root() {
         // As root it would become the user mosquitto, who cannot read a private temporary directory.

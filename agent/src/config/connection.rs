@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::document::{Entry, Reader, is_null, kind_of, string};
-use super::origin::{Origin, Origins};
+use super::origin::Origins;
 use crate::credential::Source;
 use values::{address, alpn, fingerprint, hub_identity, profile, sas_lifetime, topic};
 
@@ -45,6 +45,8 @@ pub struct Connection {
     pub hub_identity: HubIdentity,
     /// Whether messages are marked as Defender for IoT's.
     pub interface_id: bool,
+    /// Whether the hub's desired properties are asked for and obeyed.
+    pub twin: bool,
 }
 
 /// A place on the network.
@@ -146,7 +148,7 @@ impl Connection {
     }
 }
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "profile",
     "url",
     "topic",
@@ -162,6 +164,7 @@ const KEYS: [&str; 15] = [
     "sasLifetime",
     "identity",
     "interfaceId",
+    "twin",
 ];
 const DEFAULT_TOPIC: &str = "edgewarden/{deviceId}/security";
 const DEFAULT_SAS_LIFETIME: Duration = Duration::from_secs(3600);
@@ -200,6 +203,7 @@ pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) 
         sas_lifetime: DEFAULT_SAS_LIFETIME,
         hub_identity: HubIdentity::Module,
         interface_id: false,
+        twin: false,
     };
     let mut fields = reader.closed("connection", value, &KEYS);
     fields.retain(|entry| !is_null(entry.value));
@@ -208,7 +212,11 @@ pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) 
         if let Err((expected, found)) = connection.take(&entry.key, entry.value) {
             reader.refuse(entry.value, &key, &expected, found);
         }
-        origins.insert(key, Origin::Line(reader.position(entry.key_text).line));
+        origins.insert(key, reader.origin(entry.key_text));
+    }
+    // Azure IoT Hub lets nobody but the service write there; at any other broker that is the operator's to see to.
+    if !fields.iter().any(|entry| entry.key == "twin") {
+        connection.twin = connection.profile == Profile::IotHub;
     }
     if reader.refused.len() == refused_before {
         connection.check_together(reader, value, &fields);
@@ -220,9 +228,10 @@ pub fn read<'a>(reader: &mut Reader<'a>, value: &'a str, origins: &mut Origins) 
 impl Connection {
     /// Takes one key. An error is what was expected and what was found.
     fn take(&mut self, key: &str, value: &str) -> Result<(), (String, String)> {
-        if key == "interfaceId" {
+        if key == "interfaceId" || key == "twin" {
             let wrong = |_| ("true or false".to_owned(), kind_of(value).to_owned());
-            self.interface_id = serde_json::from_str(value).map_err(wrong)?;
+            let switch = serde_json::from_str(value).map_err(wrong)?;
+            *(if key == "twin" { &mut self.twin } else { &mut self.interface_id }) = switch;
             return Ok(());
         }
         let Some(text) = string(value).filter(|text| !text.is_empty()) else {

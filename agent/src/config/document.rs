@@ -9,7 +9,11 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::nearest::nearest;
+use super::origin::{Layer, Origin};
 use super::problem::{Position, Problem};
+
+/// Mistakes that come with the key somebody probably meant.
+const MAX_HINTS: usize = 64;
 
 /// One member of an object.
 #[derive(Clone, Debug)]
@@ -26,16 +30,38 @@ pub struct Entry<'a> {
 pub struct Reader<'a> {
     file: &'a str,
     text: &'a str,
+    layer: Layer,
     /// What stops the agent.
     pub refused: Vec<Problem>,
     /// What does not.
     pub warnings: Vec<Problem>,
+    /// The published keys that are in force from here, with what would be said if they contradict others.
+    pub written: Vec<(&'static str, Problem)>,
 }
 
 impl<'a> Reader<'a> {
     /// Nothing read yet.
     pub fn new(file: &'a str, text: &'a str) -> Reader<'a> {
-        Reader { file, text, refused: Vec::new(), warnings: Vec::new() }
+        Reader::of_layer(Layer::File, file, text)
+    }
+
+    /// Nothing read yet of a document of this layer.
+    pub fn of_layer(layer: Layer, file: &'a str, text: &'a str) -> Reader<'a> {
+        Reader { file, text, layer, refused: Vec::new(), warnings: Vec::new(), written: Vec::new() }
+    }
+
+    /// Which document this is.
+    pub fn layer(&self) -> Layer {
+        self.layer
+    }
+
+    /// Where a value that is written at this part came from.
+    pub fn origin(&self, part: &str) -> Origin {
+        match self.layer {
+            Layer::File => Origin::Line(self.position(part).line),
+            Layer::DropIn => Origin::DropIn(self.file.to_owned(), self.position(part).line),
+            Layer::Hub => Origin::Hub,
+        }
     }
 
     /// The members of the whole file, or `None` and a refusal when it is not one JSON object.
@@ -70,7 +96,7 @@ impl<'a> Reader<'a> {
         for entry in members {
             let dotted = dotted(path, &entry.key);
             if !known.contains(&entry.key.as_str()) {
-                let expected = match nearest(&entry.key, known.iter().copied()) {
+                let expected = match self.meant(&entry.key, known.iter().copied()) {
                     Some(meant) => format!("a known key (did you mean \"{meant}\"?)"),
                     None => format!("one of {}", known.join(", ")),
                 };
@@ -85,6 +111,13 @@ impl<'a> Reader<'a> {
         kept
     }
 
+    /// The known key that somebody probably meant. Who has made so many mistakes made none by a slip of the hand, and
+    /// comparing them all would take seconds on a board.
+    pub fn meant<'k>(&self, written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+        let has_few = self.refused.len() + self.warnings.len() < MAX_HINTS;
+        if has_few { nearest(written, known) } else { None }
+    }
+
     /// Notes something that stops the agent.
     pub fn refuse(&mut self, part: &str, key: &str, expected: &str, found: impl Into<String>) {
         let problem = self.problem(part, key, expected, found);
@@ -94,7 +127,7 @@ impl<'a> Reader<'a> {
     /// A problem at a part of the text.
     pub fn problem(&self, part: &str, key: &str, expected: &str, found: impl Into<String>) -> Problem {
         Problem {
-            position: Some(self.position(part)),
+            position: (self.layer != Layer::Hub).then(|| self.position(part)),
             key: cut(&printable(key), 120),
             ..Problem::of_file(self.file, expected, found)
         }

@@ -3,6 +3,7 @@
 //! They are closed: a key that is misspelt here would silently do nothing, so it is refused. The top level also holds
 //! what an exported twin brings with it, which is nobody's setting and is not looked at.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use collector_common::collector::{LoginSource, ProcessBackend};
 use super::connection::{self, Connection};
 use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
 use super::duration;
-use super::nearest::nearest;
-use super::origin::{Origin, Origins};
+use super::lowering;
+use super::micro;
+use super::origin::{Layer, Origins};
 use super::published;
 use super::settings::Settings;
 use crate::identity;
@@ -67,7 +69,8 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 7] = [
+pub(super) const OWN_KEYS: [&str; 8] = [
+    "floor",
     "foldFailedLogins",
     "loginSource",
     "maxBytesPerDay",
@@ -101,7 +104,11 @@ impl Local {
             if is_null(entry.value) {
                 continue;
             }
-            let line = Origin::Line(reader.position(entry.key_text).line);
+            if reader.layer() == Layer::DropIn && entry.key != "properties" {
+                reader.refuse(entry.key_text, &entry.key, "it in the file beside this directory", "it in a drop-in");
+                continue;
+            }
+            let line = reader.origin(entry.key_text);
             let taken = match entry.key.as_str() {
                 "deviceId" => text(entry.value)
                     .and_then(|id| identity::check_template(&id).map(|()| id).map_err(refused_text(entry.value)))
@@ -156,13 +163,14 @@ fn properties<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settin
 }
 
 /// Other modules' keys may stand here (the micro agent's are flat), so only what looks like ours is remarked on.
-fn desired<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settings, origins: &mut Origins) {
+pub(super) fn desired<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settings, origins: &mut Origins) {
     const KEY: &str = "properties.desired";
     let Some(members) = members(value) else {
         reader.refuse(value, KEY, "an object", kind_of(value));
         return;
     };
     let known = [published::OBJECT, OWN_OBJECT];
+    micro::apply(reader, &members, settings, origins);
     let (ours, others): (Vec<_>, Vec<_>) = members.into_iter().partition(|entry| known.contains(&entry.key.as_str()));
     for entry in reader.only_known(KEY, ours, &known) {
         match entry.key.as_str() {
@@ -171,8 +179,13 @@ fn desired<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settings,
             _ => published::apply(reader, entry.value, settings, origins),
         }
     }
-    for entry in others {
-        if let Some(meant) = nearest(&entry.key, known) {
+    for entry in others.iter().filter(|entry| !micro::is_key(&entry.key)) {
+        if reader.layer() == Layer::Hub && LOCAL_KEYS.contains(&entry.key.as_str()) {
+            let mut problem =
+                reader.problem(entry.key_text, &entry.key, "it in the local file only", "it from the hub");
+            problem.consequence = Some("it is ignored".to_owned());
+            reader.warnings.push(problem);
+        } else if let Some(meant) = reader.meant(&entry.key, known.into_iter().chain(micro::names())) {
             let key = format!("{KEY}.{}", entry.key);
             let expected = format!("\"{meant}\"");
             let mut problem = reader.problem(entry.key_text, &key, &expected, "a key that looks like it");
@@ -189,9 +202,9 @@ fn own<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settings, ori
         if is_null(entry.value) {
             continue;
         }
-        match take_own(&entry, settings) {
+        match take_own(reader.layer(), &entry, settings) {
             Ok(()) => {
-                let line = Origin::Line(reader.position(entry.key_text).line);
+                let line = reader.origin(entry.key_text);
                 origins.insert(format!("{OWN_OBJECT}.{}", entry.key), line);
             }
             Err(expected) => reader.refuse(entry.value, &format!("{PATH}.{}", entry.key), expected, shown(entry.value)),
@@ -199,17 +212,33 @@ fn own<'a>(reader: &mut Reader<'a>, value: &'a str, settings: &mut Settings, ori
     }
 }
 
-fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> {
+fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> {
     let word = string(entry.value);
     match entry.key.as_str() {
         "foldFailedLogins" => {
             settings.collectors.fold_failed_logins = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
         }
+        "floor" if layer == Layer::Hub => return Err("it in the local file only"),
+        "floor" => {
+            let keys = serde_json::from_str::<Vec<String>>(entry.value).ok();
+            let mut keys = keys.filter(|keys| keys.iter().all(|key| lowering::is_key(key)));
+            if let Some(keys) = &mut keys {
+                let mut seen = BTreeSet::new();
+                keys.retain(|key| seen.insert(key.clone()));
+            }
+            settings.floor = keys.ok_or("a list of keys that can be lowered, such as [\"eventPriorityLogin\"]")?;
+        }
         "loginSource" => {
             settings.collectors.login_source = match word.as_deref() {
                 Some("auto") => LoginSource::Auto,
                 Some("journal") => LoginSource::Journal,
-                Some(path) if path.starts_with('/') && !path.contains('\0') => LoginSource::File(path.into()),
+                // The hub must not make the agent read, and send, a file of its choice.
+                Some(path) if layer != Layer::Hub && path.starts_with('/') && !path.contains('\0') => {
+                    LoginSource::File(path.into())
+                }
+                _ if layer == Layer::Hub => {
+                    return Err("\"auto\" or \"journal\"; only the local file may name a log file");
+                }
                 _ => return Err("\"auto\", \"journal\" or the absolute path of a log file"),
             };
         }

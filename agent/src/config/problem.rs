@@ -4,6 +4,9 @@ use std::fmt;
 
 use collector_common::event::payload::{ConfigurationError, ConfigurationFault};
 
+use super::lowering;
+use super::settings::Settings;
+
 /// A place in a text, both counted from 1; the column counts characters, as editors do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -57,7 +60,34 @@ impl Position {
     }
 }
 
+impl Report {
+    /// Whether the key could not be used at all.
+    pub fn is_mismatch(&self) -> bool {
+        self.fault == ConfigurationFault::TypeMismatch
+    }
+}
+
 impl Problem {
+    /// Says what is in force instead of a key that could not be used, once that is known.
+    pub fn fill(&mut self, settings: &Settings) {
+        let Some(report) = self.report.as_mut().filter(|report| report.in_force.is_empty()) else { return };
+        let key = self.key.strip_prefix("properties.desired.").unwrap_or(&self.key);
+        report.in_force = lowering::value(settings, key);
+        self.consequence = Some(match report.in_force.as_str() {
+            "null" if self.key != "hubResourceId" => "what was in force stays".to_owned(),
+            in_force => format!("{in_force} is in force"),
+        });
+    }
+
+    /// Whether an operator who has read the one knows the other: only the version of the document may differ.
+    pub fn says_the_same(&self, other: &Problem) -> bool {
+        let words = |problem: &Problem| {
+            let Problem { key, expected, found, consequence, .. } = problem.clone();
+            (key, expected, found, consequence)
+        };
+        words(self) == words(other)
+    }
+
     /// A problem with the file as a whole.
     pub fn of_file(file: &str, expected: &str, found: impl Into<String>) -> Problem {
         Problem {

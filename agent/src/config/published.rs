@@ -8,6 +8,7 @@
 //! Nothing in here stops the agent: a blind agent is worse than one with a default. A key that cannot be used warns,
 //! keeps what it had and tells the hub with a ConfigurationError.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use collector_common::event::kind::Kind;
@@ -15,7 +16,6 @@ use collector_common::event::payload::ConfigurationFault;
 
 use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
 use super::duration;
-use super::nearest::nearest;
 use super::origin::{Origin, Origins};
 use super::problem::{Problem, Report};
 use super::settings::{Priority, Settings};
@@ -25,17 +25,20 @@ pub const OBJECT: &str = "ms_iotn:urn_azureiot_Security_SecurityAgentConfigurati
 
 /// What a message is billed in.
 const BILLING_UNIT_BYTES: usize = 4096;
+/// More than any resource of a hub is named with, and less than a hub takes in a report.
+const MAX_TEXT_BYTES: usize = 1024;
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(366 * 86_400);
 
-const HIGH: &str = "highPriorityMessageFrequency";
-const LOW: &str = "lowPriorityMessageFrequency";
+pub(super) const HIGH: &str = "highPriorityMessageFrequency";
+pub(super) const LOW: &str = "lowPriorityMessageFrequency";
 const CACHE: &str = "maxLocalCacheSizeInBytes";
 const MESSAGE: &str = "maxMessageSizeInBytes";
 
 /// One key of the published object.
 pub struct Key {
-    name: &'static str,
+    /// Its name.
+    pub name: &'static str,
     field: Field,
 }
 
@@ -129,19 +132,18 @@ pub fn apply<'a>(reader: &mut Reader<'a>, object: &'a str, settings: &mut Settin
         }
         match value_of(entry).and_then(|value| key.take(value, settings)) {
             Ok(true) => {
-                origins.insert(key.name.to_owned(), Origin::Line(reader.position(entry.key_text).line));
+                origins.insert(key.name.to_owned(), reader.origin(entry.key_text));
+                reader.written.push((key.name, reader.problem(entry.value, key.name, "", shown(entry.value))));
             }
             Ok(false) => {}
             Err(expected) => refused.push((key, entry.value, expected, shown(entry.value))),
         }
     }
-    settle(reader, &members, settings, origins);
-    // What is in force is known only when everything was read and settled.
     for (key, part, expected, found) in refused {
-        let in_force = key.in_force(settings);
-        let report = Report { fault: ConfigurationFault::TypeMismatch, in_force: in_force.clone() };
+        // What is in force is known only when every layer was read and settled: see `Problem::fill`.
+        let report = Report { fault: ConfigurationFault::TypeMismatch, in_force: String::new() };
         let problem = reader.problem(part, key.name, &expected, found);
-        warn(reader, problem, &format!("{in_force} is in force"), Some(report));
+        reader.warnings.push(Problem { report: Some(report), ..problem });
     }
     warn_of_unknown(reader, &members);
 }
@@ -174,7 +176,9 @@ impl Key {
                 }
             }),
             Field::Switch(field) => serde_json::from_str(value).ok().map(|switch| *field(settings) = switch),
-            Field::Text(field) => string(value).map(|text| *field(settings) = Some(text)),
+            Field::Text(field) => {
+                string(value).filter(|text| text.len() <= MAX_TEXT_BYTES).map(|text| *field(settings) = Some(text))
+            }
             Field::Unused => Some(()),
         };
         taken.map(|()| true).ok_or_else(|| self.expected())
@@ -189,7 +193,7 @@ impl Key {
             Field::Size { min, max, .. } => format!(r#"{{"value": a whole number from {min} to {max}}}"#),
             Field::Priority(_) | Field::Operational => r#"{"value": "Off", "Low" or "High"}"#.to_owned(),
             Field::Switch(_) => r#"{"value": true or false}"#.to_owned(),
-            Field::Text(_) | Field::Unused => r#"{"value": a string}"#.to_owned(),
+            Field::Text(_) | Field::Unused => format!(r#"{{"value": a string of at most {MAX_TEXT_BYTES} bytes}}"#),
         }
     }
 
@@ -223,7 +227,7 @@ fn value_of<'a>(entry: &Entry<'a>) -> Result<&'a str, String> {
 
 fn warn_of_unknown(reader: &mut Reader, members: &[Entry]) {
     for entry in members.iter().filter(|entry| KEYS.iter().all(|key| key.name != entry.key)) {
-        let expected = match nearest(&entry.key, KEYS.iter().map(|key| key.name)) {
+        let expected = match reader.meant(&entry.key, KEYS.iter().map(|key| key.name)) {
             Some(meant) => format!("a published key (did you mean \"{meant}\"?)"),
             None => "a published key".to_owned(),
         };
@@ -232,37 +236,75 @@ fn warn_of_unknown(reader: &mut Reader, members: &[Entry]) {
     }
 }
 
-/// Values that are each right and do not go together.
-fn settle(reader: &mut Reader, members: &[Entry], settings: &mut Settings, origins: &mut Origins) {
-    let default = Settings::default();
-    let mut note = |name: &'static str, fault, expected: &str, settings: &Settings| {
-        let part = members.iter().find(|entry| entry.key == name).map_or("", |entry| entry.value);
+/// Settles values that are each right and do not go together, when all layers are read. `written` says where each
+/// published key was written last.
+pub fn settle(
+    file: &str,
+    written: &BTreeMap<&'static str, Problem>,
+    settings: &mut Settings,
+    origins: &mut Origins,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut note = |name: &'static str, fault, expected: String, settings: &Settings| {
         let in_force = KEYS.iter().find(|key| key.name == name).map_or_else(String::new, |key| key.in_force(settings));
-        let problem = reader.problem(part, name, expected, shown(part));
-        let report = Report { fault, in_force: in_force.clone() };
-        warn(reader, problem, &format!("{in_force} is in force"), Some(report));
+        let unwritten = || Problem { key: name.to_owned(), ..Problem::of_file(file, "", "the default") };
+        problems.push(Problem {
+            expected,
+            consequence: Some(format!("{in_force} is in force")),
+            report: Some(Report { fault, in_force }),
+            ..written.get(name).cloned().unwrap_or_else(unwritten)
+        });
     };
+    let low = duration::format(settings.low_interval);
     // What somebody wrote wins over a default. Of two that were written the shorter wins: news of a break-in must not
     // wait longer than news of the everyday.
-    if settings.high_interval > settings.low_interval && !origins.contains_key(LOW) {
-        settings.low_interval = settings.high_interval;
-        origins.insert(LOW.to_owned(), Origin::Raised(HIGH));
-        let low = duration::format(default.low_interval);
-        note(HIGH, ConfigurationFault::Conflict, &format!("no more than {LOW}, which is {low}"), settings);
-    } else if settings.high_interval > settings.low_interval {
-        settings.high_interval = settings.low_interval;
-        origins.insert(HIGH.to_owned(), Origin::Lowered(LOW));
-        let low = duration::format(settings.low_interval);
-        note(HIGH, ConfigurationFault::Conflict, &format!("no more than {LOW}, which is {low}"), settings);
+    if settings.high_interval > settings.low_interval {
+        // A floor names the one as somebody's will, even where its value is the default.
+        if origins.contains_key(LOW) || settings.floor.iter().any(|key| key == LOW) {
+            settings.high_interval = settings.low_interval;
+            origins.insert(HIGH.to_owned(), Origin::Lowered(LOW));
+        } else {
+            settings.low_interval = settings.high_interval;
+            origins.insert(LOW.to_owned(), Origin::Raised(HIGH));
+        }
+        note(HIGH, ConfigurationFault::Conflict, format!("no more than {LOW}, which is {low}"), settings);
     }
     let cache = usize::try_from(settings.max_cache_bytes).unwrap_or(usize::MAX);
     if cache < settings.max_message_bytes {
         settings.max_message_bytes = cache - cache % BILLING_UNIT_BYTES;
         origins.insert(MESSAGE.to_owned(), Origin::Lowered(CACHE));
-        note(CACHE, ConfigurationFault::Conflict, &format!("no less than {MESSAGE}"), settings);
+        note(CACHE, ConfigurationFault::Conflict, format!("no less than {MESSAGE}"), settings);
     } else if !settings.max_message_bytes.is_multiple_of(BILLING_UNIT_BYTES) {
         let expected = format!("a multiple of {BILLING_UNIT_BYTES}, the unit messages are billed in");
-        note(MESSAGE, ConfigurationFault::NotOptimal, &expected, settings);
+        note(MESSAGE, ConfigurationFault::NotOptimal, expected, settings);
+    }
+    problems
+}
+
+impl Key {
+    /// Whether the second value shows the hub less, or later, than the first.
+    pub fn is_lowered(&self, from: &Settings, to: &Settings) -> bool {
+        let (mut before, mut after) = (from.clone(), to.clone());
+        match &self.field {
+            Field::Interval(field) => *field(&mut after) > *field(&mut before),
+            // A smaller message delays nothing; only a smaller cache forgets.
+            Field::Size { get, .. } => self.name == CACHE && get(to) < get(from),
+            Field::Priority(kind) => to.priority(*kind) < from.priority(*kind),
+            Field::Switch(field) => *field(&mut after) && !*field(&mut before),
+            Field::Operational | Field::Text(_) | Field::Unused => false,
+        }
+    }
+
+    /// Gives the second settings the value of the first.
+    pub fn keep(&self, from: &Settings, to: &mut Settings) {
+        let mut before = from.clone();
+        match &self.field {
+            Field::Interval(field) => *field(to) = *field(&mut before),
+            Field::Size { get, set, .. } => set(to, get(from)),
+            Field::Priority(kind) => to.set_priority(*kind, from.priority(*kind)),
+            Field::Switch(field) => *field(to) = *field(&mut before),
+            Field::Operational | Field::Text(_) | Field::Unused => {}
+        }
     }
 }
 
@@ -326,15 +368,5 @@ mod tests {
             assert!(!seen.contains(&settings), "{} changes nothing, or what another key changes", key.name);
             seen.push(settings);
         }
-    }
-
-    #[test]
-    fn a_refused_value_reports_what_is_in_force_after_all_is_settled() {
-        let text = format!(r#"{{"{HIGH}": {{"value": "7m"}}, "{LOW}": {{"value": "PT1M"}}}}"#);
-        let mut reader = Reader::new("twin.json", &text);
-        apply(&mut reader, &text, &mut Settings::default(), &mut Origins::new());
-        let in_force: Vec<_> = reader.warnings.iter().filter_map(|warning| warning.report.as_ref()).collect();
-        assert_eq!(in_force.len(), 2);
-        assert!(in_force.iter().all(|report| report.in_force == "\"PT1M\""), "{in_force:?}");
     }
 }

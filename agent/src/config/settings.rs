@@ -28,13 +28,15 @@ pub struct Settings {
     pub spool_sync_low: Duration,
     /// `edgewarden.maxBytesPerDay`: what may be published in a day; `None` is no limit.
     pub max_bytes_per_day: Option<u64>,
+    /// `edgewarden.floor`: keys that the hub cannot lower.
+    pub floor: Vec<String>,
     /// What the collectors read.
     pub collectors: collector::Settings,
     priorities: [Priority; Kind::ALL.len()],
 }
 
 /// The twin's `eventPriority*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Not collected.
     Off,
@@ -72,6 +74,7 @@ impl Default for Settings {
             spool_sync_high: Duration::from_millis(500),
             spool_sync_low: Duration::from_secs(30),
             max_bytes_per_day: None,
+            floor: Vec::new(),
             collectors: collector::Settings {
                 snapshot_interval: Duration::from_secs(13 * 3600),
                 login_source: LoginSource::Auto,

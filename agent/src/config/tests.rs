@@ -50,7 +50,8 @@ fn the_installed_file_says_what_is_built_in() {
     assert_eq!(config.local, Local::new(None));
     let unsaid: Vec<_> = config.effective().into_iter().filter(|row| row.origin == Origin::Default).collect();
     let keys: Vec<_> = unsaid.iter().map(|row| row.key.as_str()).collect();
-    assert_eq!(keys, ["deviceId", "stateDirectory", "connection", "edgewarden.maxBytesPerDay", "hubResourceId"]);
+    let own = ["edgewarden.floor", "edgewarden.maxBytesPerDay"];
+    assert_eq!(keys, ["deviceId", "stateDirectory", "connection", own[0], own[1], "hubResourceId"]);
 }
 
 #[test]
@@ -100,6 +101,7 @@ fn a_connection_is_read_whole() {
         sas_lifetime: Duration::from_secs(3600),
         hub_identity: HubIdentity::Module,
         interface_id: false,
+        twin: false,
     };
     assert_eq!(connection, expected);
     assert_eq!(connection.topic("{moduleId}", "m"), "m/x/{moduleId}");

@@ -12,6 +12,11 @@ pub fn is_refusal(error: &ConnectionError) -> bool {
     matches!(error, ConnectionError::ConnectionRefused(_) | ConnectionError::MqttState(_))
 }
 
+/// Whether a message came that is larger than any may be, or is none. The connection is lost with it.
+pub fn is_unreadable(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::MqttState(StateError::Deserialization(_)))
+}
+
 /// An error with its causes, and with what it means where that is known.
 pub fn in_words(error: &ConnectionError) -> String {
     if let ConnectionError::ConnectionRefused(code) = error {
