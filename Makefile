@@ -10,13 +10,14 @@ FUZZ_SECONDS ?= 30
 TORTURE_EVENTS ?= 50000
 TORTURE_FAULTS ?= 200
 
-.PHONY: help demo test torture check bench fuzz deb
+.PHONY: help demo test torture check bpf bench bench-exec fuzz deb
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
 	@echo "make test   build and run every test, end to end against real brokers included"
 	@echo "make torture  break everything again and again while $(TORTURE_EVENTS) logins go on, and count them at the hub"
 	@echo "make check  formatting, lints, dependencies, documentation"
+	@echo "make bpf    build the BPF objects anew, which are committed"
 	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
@@ -43,7 +44,11 @@ check:
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/check-dependencies.sh
+	scripts/build-bpf.sh --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+bpf:
+	scripts/build-bpf.sh
 
 bench:
 	cargo build --release --locked -p edgewarden

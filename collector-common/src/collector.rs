@@ -82,6 +82,8 @@ pub enum LoginSource {
 pub enum ProcessBackend {
     /// The best that works.
     Auto,
+    /// A BPF program in the kernel.
+    Bpf,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.
