@@ -19,6 +19,7 @@ help:
 	@echo "make check  formatting, lints, dependencies, documentation"
 	@echo "make bpf    build the BPF objects anew, which are committed"
 	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
+	@echo "make bench-exec  measure what it costs to know of every exec, beside others that do"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
 
@@ -55,6 +56,11 @@ bench:
 	scripts/setup-test.sh
 	cargo bench --locked -p edgewarden
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+
+# Of the agent and of others that tell of execs; installs those.
+bench-exec:
+	cargo build --release --locked -p edgewarden
+	scripts/measure-execs.sh "$(TARGET_DIR)/release/edgewarden"
 
 fuzz:
 	scripts/setup-fuzz.sh

@@ -3,8 +3,8 @@
  * One record for every exec, written in the process that executes, before it runs its first instruction: nothing in it
  * can be gone or changed by then. collector-common/src/parse/exec_record.rs reads the records and draws them.
  *
- * Nobody is woken for a record. The reader is woken when a record comes into an empty ring and when another eighth of
- * it is full, because a wake-up costs ten times what the record costs.
+ * A wake-up costs ten times what a record costs. So the reader is woken when it sleeps, and when another eighth of the
+ * ring is full; while it is awake it looks by itself.
  */
 #include "kernel.h"
 #include "bpf.h"
@@ -81,13 +81,15 @@ struct {
     TYPE(value, struct draft);
 } drafts SECTION(".maps");
 
-/* Records that found the ring full. */
+/* What program and reader tell each other: how many records found the ring full, and whether the reader sleeps. */
+#define DROPPED 0
+#define ASLEEP 1
 struct {
     UINT(type, BPF_MAP_TYPE_ARRAY);
-    UINT(max_entries, 1);
+    UINT(max_entries, 2);
     TYPE(key, u32);
     TYPE(value, u64);
-} dropped SECTION(".maps");
+} shared SECTION(".maps");
 
 /* Appends a string of the kernel with its NUL. How long it is; 0 when there is no room or it cannot be read. */
 INLINE u32 append(struct draft *draft, u32 most, const void *string)
@@ -109,17 +111,19 @@ INLINE void append_path(struct draft *draft, struct path *of, u32 cut, u32 delet
     struct dentry *dentry = READ(of->dentry);
     struct vfsmount *vfsmount = READ(of->mnt);
     struct mount *mount = (void *)vfsmount - __builtin_preserve_field_info(((struct mount *)0)->mnt, FIELD_BYTE_OFFSET);
+    struct dentry *root = READ(mount->mnt.mnt_root);
     u32 most = draft->used + PATH_BYTES;
     for (u32 step = 0; step < PATH_STEPS; step++) {
-        struct dentry *parent = READ(dentry->d_parent);
-        if (dentry == READ(mount->mnt.mnt_root)) {
+        if (dentry == root) {
             struct mount *above = READ(mount->mnt_parent);
             if (above == mount)
                 return;
             dentry = READ(mount->mnt_mountpoint);
             mount = above;
+            root = READ(mount->mnt.mnt_root);
             continue;
         }
+        struct dentry *parent = READ(dentry->d_parent);
         /* A file that never was in a directory, such as a memfd, is its own parent. */
         if (step == 0 && (parent == dentry || !READ(dentry->d_hash.pprev)))
             draft->record.flags |= deleted;
@@ -233,14 +237,20 @@ INLINE void submit(struct draft *draft)
     OPAQUE(bytes);
     if (bytes > sizeof(struct record))
         return;
+    u32 key = DROPPED;
+    u64 *dropped = bpf_map_lookup_elem(&shared, &key);
+    key = ASLEEP;
+    u64 *asleep = bpf_map_lookup_elem(&shared, &key);
+    if (!dropped || !asleep)
+        return;
     u64 before = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
-    u64 wake = before == 0 || before / MARK_BYTES != (before + bytes) / MARK_BYTES;
-    if (bpf_ringbuf_output(&events, &draft->record, bytes, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP)) {
-        u32 zero = 0;
-        u64 *count = bpf_map_lookup_elem(&dropped, &zero);
-        if (count)
-            __sync_fetch_and_add(count, 1);
+    u64 flags = BPF_RB_NO_WAKEUP;
+    if (*asleep || before / MARK_BYTES != (before + bytes) / MARK_BYTES) {
+        *asleep = 0;
+        flags = BPF_RB_FORCE_WAKEUP;
     }
+    if (bpf_ringbuf_output(&events, &draft->record, bytes, flags))
+        __sync_fetch_and_add(dropped, 1);
 }
 
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), include/trace/events/sched.h */

@@ -4,11 +4,11 @@
 //! exec, in the kernel --record--> ring, 1 MiB --batch--> this task --bounded queue--> recorder
 //! ```
 //!
-//! A record is whole when it is made, so nothing is read in a hurry. The kernel wakes this task when a record comes
-//! into an empty ring; the task then lets more come together, unless the ring fills up, because waking it costs more
-//! than all the rest. When no program is executed it sleeps.
+//! A record is whole when it is made, so nothing is read in a hurry. While nothing is executed this task sleeps, and the
+//! kernel wakes it for the next record. Then it lets records come together and looks by itself, because a wake-up costs
+//! more than all the rest; the kernel wakes it before that only when the ring fills up.
 
-use std::io;
+use std::fmt::Display;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub const NAME: &str = "eBPF";
 /// How long records may come together.
 const BATCH: Duration = Duration::from_millis(250);
 
-/// A look without being woken: the count of drops may have grown and nothing come after.
+/// A look without being woken: what the kernel dropped may be the last that happened, and a record that is written at
+/// the very moment this task falls asleep wakes nobody.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The kernel tells the start of a process in hundredths of a second elsewhere, see `super::TICK_US`.
@@ -43,31 +44,37 @@ const TICK_NS: u64 = super::TICK_US * 1000;
 
 /// Reports execs until dropped or until the recorder is gone.
 pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
-    let failure =
-        |doing: &str, error: &dyn std::fmt::Display| Failure(format!("{doing} the BPF program failed: {error}"));
-    let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure("waiting for", &error))?;
-    let mut watch = Watch { cx, ring: probe.records, readiness, noted: 0, drops: Drops::default() };
+    let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure(&error))?;
+    let mut watch = Watch { cx, probe, readiness, noted: 0, drops: Drops::default() };
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
     loop {
-        watch.woken(LOOK).await.map_err(|error| failure("waiting for", &error))?;
-        // Until nothing came in a while: a record may be written just when this task has looked, without waking it.
+        watch.probe.wake_me().map_err(|error| failure(&error))?;
+        match watch.look().await? {
+            Some(0) => watch.woken(LOOK).await?,
+            Some(_) => {}
+            None => return Ok(()),
+        }
+        // Awake, until nothing came in a while.
         loop {
-            watch.woken(BATCH).await.map_err(|error| failure("waiting for", &error))?;
-            let dropped = probe.dropped.get(&0, 0).map_err(|error| failure("asking", &error))?;
-            match watch.take().await.and_then(|records| watch.note_drops(dropped).map(|()| records)) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(Closed) => return Ok(()),
+            watch.woken(BATCH).await?;
+            match watch.look().await? {
+                Some(0) => break,
+                Some(_) => {}
+                None => return Ok(()),
             }
         }
     }
 }
 
+fn failure(error: &dyn Display) -> Failure {
+    Failure(format!("waiting for the BPF program failed: {error}"))
+}
+
 struct Watch<'a> {
     cx: &'a Context,
-    ring: RingBuf<MapData>,
+    probe: Probe,
     readiness: Readiness,
     /// Of the drops the kernel counted, how many were noted.
     noted: u64,
@@ -76,8 +83,15 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Waits until the kernel says that there is something to take, and at most so long.
-    async fn woken(&self, at_most: Duration) -> io::Result<()> {
-        timeout(at_most, self.readiness.woken()).await.unwrap_or(Ok(()))
+    async fn woken(&self, at_most: Duration) -> Result<(), Failure> {
+        timeout(at_most, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
+    }
+
+    /// Takes what there is and says how much it was; `None` when nobody wants it any more.
+    async fn look(&mut self) -> Result<Option<usize>, Failure> {
+        let dropped = self.probe.dropped().map_err(|error| failure(&error))?;
+        let taken = self.take().await.and_then(|records| self.note_drops(dropped).map(|()| records));
+        Ok(taken.ok())
     }
 
     /// Hands over what is in the ring. While the recorder is behind, it stays in there, and the kernel counts what
@@ -85,7 +99,7 @@ impl Watch<'_> {
     async fn take(&mut self) -> Result<usize, Closed> {
         let now = self.cx.clock.now();
         let mut records = 0;
-        while let Some(draft) = next(&mut self.ring, self.cx, now) {
+        while let Some(draft) = next(&mut self.probe.records, self.cx, now) {
             records += 1;
             self.cx.out.send(draft).await?;
         }
@@ -103,7 +117,7 @@ impl Drop for Watch<'_> {
     /// What came in since the last look is not lost because the agent stops.
     fn drop(&mut self) {
         let now = self.cx.clock.now();
-        while let Some(draft) = next(&mut self.ring, self.cx, now) {
+        while let Some(draft) = next(&mut self.probe.records, self.cx, now) {
             if self.cx.out.offer(draft).is_err() {
                 return;
             }

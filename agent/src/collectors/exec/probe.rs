@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use aya::maps::{Array, MapData, RingBuf};
+use aya::maps::{Array, MapData, MapError, RingBuf};
 use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::{Btf, EbpfError, EbpfLoader};
@@ -22,6 +22,10 @@ use super::image::may;
 
 /// Built by `make bpf`, and checked by `make check` to be what its source gives.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/exec.bpf.o");
+
+/// Places in the map `shared`.
+const DROPPED: u32 = 0;
+const ASLEEP: u32 = 1;
 
 /// Where a kernel tells its types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
@@ -37,8 +41,7 @@ const CAP_BPF: u32 = 39;
 pub struct Probe {
     /// Its records.
     pub records: RingBuf<MapData>,
-    /// How many records it had no room for: one number.
-    pub dropped: Array<MapData, u64>,
+    shared: Array<MapData, u64>,
     _attached: RawTracePointLink,
 }
 
@@ -65,11 +68,21 @@ impl Probe {
         drop(Btf::from_sys_fs()?);
         let mut object = EbpfLoader::new().load(OBJECT)?;
         let mut map = |name: &str| object.take_map(name).ok_or(EbpfError::NoBTF);
-        let (records, dropped) = (RingBuf::try_from(map("events")?)?, Array::try_from(map("dropped")?)?);
+        let (records, shared) = (RingBuf::try_from(map("events")?)?, Array::try_from(map("shared")?)?);
         let program: &mut RawTracePoint = object.program_mut("on_exec").ok_or(EbpfError::NoBTF)?.try_into()?;
         program.load()?;
         let link = program.attach("sched_process_exec")?;
-        Ok(Probe { records, dropped, _attached: program.take_link(link)? })
+        Ok(Probe { records, shared, _attached: program.take_link(link)? })
+    }
+
+    /// How many records it had no room for.
+    pub fn dropped(&self) -> Result<u64, MapError> {
+        self.shared.get(&DROPPED, 0)
+    }
+
+    /// Asks for a wake-up at the next record. Before that, and without asking, there is one only when the ring fills up.
+    pub fn wake_me(&mut self) -> Result<(), MapError> {
+        self.shared.set(ASLEEP, 1, 0)
     }
 }
 
@@ -77,6 +90,10 @@ impl Probe {
 fn may_be_used(root: &Root) -> Result<(), String> {
     if !root.is_host() {
         return Err("a BPF program tells only of the running machine".to_owned());
+    }
+    // The program copies pointers of 64 bits.
+    if cfg!(not(target_pointer_width = "64")) {
+        return Err("the BPF program is for 64-bit systems".to_owned());
     }
     let may_use = may(root, CAP_SYS_ADMIN) || may(root, CAP_BPF) && may(root, CAP_PERFMON);
     if !may_use {
