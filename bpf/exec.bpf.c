@@ -144,10 +144,14 @@ INLINE struct kernfs_node *above(struct kernfs_node *node)
     return READ(node->parent);
 }
 
-/* Appends the names of the control group, the last one first; its root has none. */
+/* Appends the names of the control group, the last one first; its root has none. A process that is in the root of the
+ * version 2 hierarchy may be in a group of the older ones; who makes groups makes them in each. */
 INLINE void append_cgroup(struct draft *draft, struct task_struct *task)
 {
-    struct kernfs_node *node = READ(READ(READ(task->cgroups)->dfl_cgrp)->kn);
+    struct css_set *groups = READ(task->cgroups);
+    struct kernfs_node *node = READ(READ(groups->dfl_cgrp)->kn);
+    if (!above(node))
+        node = READ(READ(READ(groups->subsys[0])->cgroup)->kn);
     u32 most = draft->used + CGROUP_BYTES;
     for (u32 step = 0; step < CGROUP_STEPS; step++) {
         struct kernfs_node *parent = above(node);

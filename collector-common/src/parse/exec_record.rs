@@ -65,7 +65,7 @@ pub struct ExecRecord {
     pub script: Option<Vec<u8>>,
     /// Where the process was then, if the script's name does not begin at the root.
     pub directory: Option<Vec<u8>>,
-    /// The path of its control group in the version 2 hierarchy.
+    /// The path of its control group in the version 2 hierarchy, or in an older one when it is in that one's root.
     pub cgroup: Option<Vec<u8>>,
 }
 

@@ -175,3 +175,43 @@ fn completed(root: &Root, pid: i32, image: Image) -> Image {
         ..image
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::exec::tests::context;
+    use collector_common::collector::ProcessBackend;
+    use std::process::Command;
+
+    /// Nobody looks while more is executed than fits into the ring.
+    #[tokio::test]
+    async fn what_found_no_room_is_counted_and_said() {
+        let (cx, mut events) = context(ProcessBackend::Bpf);
+        let probe = match Probe::load(&cx.root) {
+            Ok(probe) => probe,
+            Err(why) => return eprintln!("not run: {why}"),
+        };
+        let long = "x".repeat(9000);
+        for number in 0..200 {
+            let mark = format!("edgewarden-ring-{number}");
+            assert!(Command::new("/bin/true").args([&mark, &long]).status().unwrap().success());
+        }
+        let observed = async {
+            let mut seen = 0;
+            loop {
+                match events.recv().await.unwrap().payload.unwrap() {
+                    Payload::Diagnostic(remark) => return (seen, remark.extra_details["Drops"].parse().unwrap()),
+                    Payload::ProcessCreate(event) if event.command_line.contains("edgewarden-ring-") => seen += 1,
+                    _ => {}
+                }
+            }
+        };
+        let losses = cx.out.losses();
+        let (seen, said): (u64, u64) = tokio::select! {
+            ended = observe(&cx, probe) => panic!("{ended:?}"),
+            observed = observed => observed,
+        };
+        assert!(seen < 200 && seen + said >= 200, "{seen} events, {said} said to be lost");
+        assert_eq!(losses.take(), [(Kind::ProcessCreate, said)]);
+    }
+}
