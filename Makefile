@@ -10,16 +10,22 @@ FUZZ_SECONDS ?= 30
 TORTURE_EVENTS ?= 50000
 TORTURE_FAULTS ?= 200
 
-.PHONY: help demo test torture check bpf bench bench-exec fuzz deb
+# How many random stores are asked in `make test-kql`.
+KQL_DATA_SETS ?= 500
+
+.PHONY: help demo test torture test-kql test-scale check bpf bench bench-exec bench-fleet fuzz deb
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
 	@echo "make test   build and run every test, end to end against real brokers included"
 	@echo "make torture  break everything again and again while $(TORTURE_EVENTS) logins go on, and count them at the hub"
+	@echo "make test-kql  the hub's answers beside ClickHouse's on $(KQL_DATA_SETS) random stores, and Microsoft's reading of our queries"
+	@echo "make test-scale  the ClickHouse tables for a fleet, filled with a real agent's messages and asked the guide's questions"
 	@echo "make check  formatting, lints, dependencies, documentation"
 	@echo "make bpf    build the BPF objects anew, which are committed"
-	@echo "make bench  measure delivery, and the idle agent: CPU and memory"
+	@echo "make bench  measure delivery, the idle agent, and the hub's queries"
 	@echo "make bench-exec  measure what it costs to know of every exec, beside others that do"
+	@echo "make bench-fleet  many devices through mosquitto into the hub's store"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
 
@@ -40,6 +46,17 @@ torture:
 	TORTURE_EVENTS=$(TORTURE_EVENTS) TORTURE_FAULTS=$(TORTURE_FAULTS) \
 		cargo test --locked -p edgewarden --test torture -- --nocapture
 
+# The engine compared with is large and from another registry: without it the comparison is left out, and that is said.
+test-kql:
+	scripts/setup-kql.sh "$(TARGET_DIR)/kql"
+	cargo build --workspace --bins --locked
+	scripts/test-kql.sh "$(TARGET_DIR)" $(KQL_DATA_SETS)
+
+test-scale:
+	scripts/setup-kql.sh "$(TARGET_DIR)/kql"
+	cargo build --workspace --bins --locked
+	scripts/test-scale.sh "$(TARGET_DIR)"
+
 check:
 	scripts/setup-check.sh
 	cargo fmt --all -- --check
@@ -55,7 +72,14 @@ bench:
 	cargo build --release --locked -p edgewarden
 	scripts/setup-test.sh
 	cargo bench --locked -p edgewarden
+	cargo bench --locked -p edgewarden-hub
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+	cargo build --release --locked -p edgewarden-hub --bins --examples
+	scripts/measure-queries.sh "$(TARGET_DIR)/release"
+
+bench-fleet:
+	scripts/setup-test.sh
+	cargo bench --locked -p edgewarden-hub --bench fleet
 
 # Of the agent and of others that tell of execs; installs those.
 bench-exec:

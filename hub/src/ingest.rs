@@ -3,13 +3,18 @@
 //! The topic says which device speaks, never the payload: a broker can check a topic against a login, and nobody can
 //! check a payload.
 
+use std::future::Future;
 use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
+use crate::devices::MAX_DEVICE_BYTES;
 use crate::schema;
 use crate::store::{Entry, Outcome, Store, StoreError};
+use crate::upkeep::Upkeep;
 
 /// The level of a topic template that stands for the device.
 pub const DEVICE_LEVEL: &str = "{deviceId}";
@@ -48,7 +53,6 @@ impl Topic {
     ///
     /// A sentence, when the topic is not of this form or the device's level is no usable id.
     pub fn device<'a>(&self, topic: &'a str) -> Result<&'a str, String> {
-        const MAX_DEVICE_BYTES: usize = 128;
         let levels: Vec<&str> = topic.split('/').collect();
         let fits = levels.len() == self.levels.len()
             && (0..levels.len()).all(|n| n == self.device_at || levels[n] == self.levels[n]);
@@ -56,28 +60,54 @@ impl Topic {
             return Err(format!("topic: expected {}", self.levels.join("/")));
         }
         let device = levels[self.device_at];
-        if device.is_empty() || device.len() > MAX_DEVICE_BYTES || device.chars().any(char::is_control) {
-            return Err(format!("topic: a device id has 1 to {MAX_DEVICE_BYTES} bytes and no control characters"));
-        }
+        usable_device(device).map_err(|reason| format!("topic: {reason}"))?;
         Ok(device)
     }
+
+    /// Whether every topic a filter can match is one of this device's: the same up to the device's level.
+    pub fn is_below(&self, device: &str, filter: &str) -> bool {
+        let mut levels = filter.split('/');
+        let mut own = self.levels[..self.device_at].iter().map(String::as_str).chain([device]);
+        own.all(|level| levels.next() == Some(level)) && levels.next().is_some()
+    }
+}
+
+/// Whether a device id can be stored and shown.
+///
+/// # Errors
+///
+/// A sentence that says what an id is.
+pub fn usable_device(device: &str) -> Result<(), String> {
+    if device.is_empty() || device.len() > MAX_DEVICE_BYTES || device.chars().any(char::is_control) {
+        return Err(format!("a device id has 1 to {MAX_DEVICE_BYTES} bytes and no control characters"));
+    }
+    Ok(())
 }
 
 /// What the store has to keep of a delivery.
 pub fn judge(template: &Topic, topic: String, payload: Vec<u8>) -> Entry {
-    let verdict =
-        template.device(&topic).and_then(|device| schema::parse(&payload).map(|message| (device.to_owned(), message)));
-    Entry { topic, payload, verdict }
+    let device = template.device(&topic).map(str::to_owned);
+    let speaker = device.clone().ok();
+    let verdict = device.and_then(|device| schema::parse(&payload).map(|message| (device, message)));
+    Entry { topic, payload, speaker, verdict }
 }
 
 /// The way to the writer thread.
 #[derive(Clone, Debug)]
 pub struct Ingest {
-    to_writer: mpsc::Sender<Delivery>,
+    to_writer: mpsc::Sender<Task>,
 }
 
 /// Ends when the writer has closed the store, which it does when the last [`Ingest`] is gone.
 pub type Closed = oneshot::Receiver<()>;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+enum Task {
+    Store(Delivery),
+    /// A second went by; see [`Upkeep`].
+    Tick,
+}
 
 #[derive(Debug)]
 struct Delivery {
@@ -95,14 +125,20 @@ const QUEUE_LENGTH: usize = 64;
 ///
 /// When the system gives no thread.
 pub fn start(store: Store, hub: &str, template: Topic) -> std::io::Result<(Ingest, Closed)> {
-    let (to_writer, deliveries) = mpsc::channel(QUEUE_LENGTH);
+    let (to_writer, tasks) = mpsc::channel(QUEUE_LENGTH);
     let (closing, closed) = oneshot::channel();
-    let resource_id = format!("/edgewarden/hubs/{}", hub.to_lowercase());
+    let mut writer = Writer { store, resource_id: resource_id(hub), template, upkeep: Upkeep::new() };
     thread::Builder::new().name("store".to_owned()).spawn(move || {
-        write_all(store, &resource_id, &template, deliveries);
+        writer.write_all(tasks);
+        drop(writer);
         drop(closing);
     })?;
     Ok((Ingest { to_writer }, closed))
+}
+
+/// `AssociatedResourceId` of a hub's rows.
+pub fn resource_id(hub: &str) -> String {
+    format!("/edgewarden/hubs/{}", hub.to_lowercase())
 }
 
 impl Ingest {
@@ -114,33 +150,70 @@ impl Ingest {
     pub async fn deliver(&self, topic: String, payload: Vec<u8>) -> Result<Outcome, String> {
         let (reply, answer) = oneshot::channel();
         let gone = || "the store is closed".to_owned();
-        self.to_writer.send(Delivery { topic, payload, reply }).await.map_err(|_| gone())?;
+        self.to_writer.send(Task::Store(Delivery { topic, payload, reply })).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
-/// Takes what has gathered while the last batch was synced, so that many devices share one sync.
-fn write_all(mut store: Store, resource_id: &str, template: &Topic, mut deliveries: mpsc::Receiver<Delivery>) {
-    while let Some(first) = deliveries.blocking_recv() {
-        let mut entries = Vec::new();
-        let mut replies = Vec::new();
-        let mut next = Some(first);
-        while let Some(Delivery { topic, payload, reply }) = next {
-            entries.push(judge(template, topic, payload));
-            replies.push(reply);
-            next = if entries.len() < QUEUE_LENGTH { deliveries.try_recv().ok() } else { None };
+impl Ingest {
+    /// Lets the writer look every second for what time alone makes due, as long as anybody else holds the way to it.
+    pub fn tick(&self) -> impl Future<Output = ()> + Send + 'static {
+        let to_writer = self.to_writer.downgrade();
+        async move {
+            let mut seconds = tokio::time::interval(Duration::from_secs(1));
+            seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                seconds.tick().await;
+                let Some(to_writer) = to_writer.upgrade() else { return };
+                if to_writer.send(Task::Tick).await.is_err() {
+                    return;
+                }
+            }
         }
-        let results = write_batch(&mut store, resource_id, &entries);
-        for ((result, entry), reply) in results.into_iter().zip(&entries).zip(replies) {
-            log_result(entry, &result);
-            // A publisher that has gone meanwhile does not want the answer; its message is stored all the same.
-            drop(reply.send(result.map_err(|error| error.to_string())));
+    }
+}
+
+struct Writer {
+    store: Store,
+    resource_id: String,
+    template: Topic,
+    upkeep: Upkeep,
+}
+
+impl Writer {
+    /// Takes what has gathered while the last batch was synced, so that many devices share one sync.
+    fn write_all(&mut self, mut tasks: mpsc::Receiver<Task>) {
+        while let Some(first) = tasks.blocking_recv() {
+            let mut entries = Vec::new();
+            let mut replies = Vec::new();
+            let mut ticked = false;
+            let mut next = Some(first);
+            while let Some(task) = next {
+                match task {
+                    Task::Store(Delivery { topic, payload, reply }) => {
+                        entries.push(judge(&self.template, topic, payload));
+                        replies.push(reply);
+                    }
+                    Task::Tick => ticked = true,
+                }
+                next = if entries.len() < QUEUE_LENGTH { tasks.try_recv().ok() } else { None };
+            }
+            let results = write_batch(&mut self.store, &self.resource_id, &entries);
+            for ((result, entry), reply) in results.into_iter().zip(&entries).zip(replies) {
+                log_result(entry, &result);
+                // A publisher that has gone meanwhile does not want the answer; its message is stored all the same.
+                drop(reply.send(result.map_err(|error| error.to_string())));
+            }
+            self.upkeep.look(&mut self.store, ticked);
         }
     }
 }
 
 /// All together, or each alone when that failed: one entry that SQLite will not take must not hold up the others.
 fn write_batch(store: &mut Store, resource_id: &str, entries: &[Entry]) -> Vec<Result<Outcome, StoreError>> {
+    if entries.is_empty() {
+        return Vec::new();
+    }
     if let Ok(outcomes) = store.write(resource_id, Timestamp::now(), entries) {
         return outcomes.into_iter().map(Ok).collect();
     }
@@ -157,6 +230,9 @@ fn log_result(entry: &Entry, result: &Result<Outcome, StoreError>) {
         (Err(error), _) => tracing::error!(topic, "{error}; the message is not acknowledged"),
         (Ok(_), Err(reason)) => tracing::warn!(topic, reason, "message refused"),
         (Ok(outcome), Ok(_)) if outcome.conflicts > 0 => tracing::warn!(topic, ?outcome, "message conflicts"),
+        (Ok(outcome), Ok((device, _))) if outcome.alerts > 0 => {
+            tracing::warn!(device, alerts = outcome.alerts, "alerts raised");
+        }
         (Ok(outcome), Ok(_)) => tracing::debug!(topic, ?outcome, "message stored"),
     }
 }
@@ -182,6 +258,20 @@ mod tests {
             assert!(topic.device(wrong).unwrap_err().starts_with("topic: "), "{wrong:?}");
         }
         assert!(topic.device(&format!("edgewarden/{}/security", "x".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_filter_is_a_devices_own_when_it_can_match_no_other() {
+        let topic = Topic::new("edgewarden/{deviceId}/security").unwrap();
+        for own in ["edgewarden/a/twin/desired", "edgewarden/a/#", "edgewarden/a/+/x"] {
+            assert!(topic.is_below("a", own), "{own}");
+        }
+        for foreign in ["#", "+/a/#", "edgewarden/+/twin", "edgewarden/b/twin", "edgewarden/a", "edgewarden/ab/x"] {
+            assert!(!topic.is_below("a", foreign), "{foreign}");
+        }
+        for foreign in ["$SYS/#", "$share/g/edgewarden/a/twin", "", "/edgewarden/a/twin"] {
+            assert!(!topic.is_below("a", foreign), "{foreign}");
+        }
     }
 
     #[test]

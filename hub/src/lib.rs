@@ -7,10 +7,17 @@
 //!
 //! A device's message is acknowledged when its rows are on disk, and not before.
 
+pub mod alerts;
 pub mod broker;
 pub mod demo;
+pub mod devices;
+pub mod import;
 pub mod ingest;
+pub mod kql;
+pub mod query;
 pub mod rows;
 pub mod schema;
+mod secret;
 pub mod serve;
 pub mod store;
+mod upkeep;

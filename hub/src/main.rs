@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use edgewarden_hub::broker::Listen;
+use edgewarden_hub::broker::{Listen, tls};
 use edgewarden_hub::demo;
+use edgewarden_hub::devices::command::DeviceArgs;
+use edgewarden_hub::import::{self, Table};
+use edgewarden_hub::query::{self, Format, QueryError};
 use edgewarden_hub::rows::{self, PrintError};
 use edgewarden_hub::serve;
 use edgewarden_hub::store::Store;
 use edgewarden_hub::store::read::Filter;
+use edgewarden_hub::store::retention::Keep;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -28,8 +32,14 @@ struct Cli {
 enum Command {
     /// Take messages over MQTT and store them; acknowledged is what is on disk.
     Serve(ServeArgs),
+    /// Say which devices may log in with a password.
+    Device(DeviceArgs),
     /// Print stored rows, oldest first.
     Rows(RowsArgs),
+    /// Ask the store in the Kusto Query Language; docs/kql.md lists what is there of it.
+    Query(QueryArgs),
+    /// Store events from files, and raise their alerts: for a machine without a network.
+    Import(ImportArgs),
     /// Show hub and agent at work on this machine: real activity, and the rows it leads to. Needs no root.
     Demo(DemoArgs),
 }
@@ -50,15 +60,45 @@ struct ServeArgs {
     /// PEM file of the certificate's private key.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// PEM file of the authorities that vouch for devices: a certificate's common name is the device id.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+    /// PEM file of the certificates these authorities have taken back.
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    client_crl: Option<PathBuf>,
+    /// Devices that log in with a password, as `device add` writes them; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    devices: Option<PathBuf>,
+    /// How many devices may be connected at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    max_connections: usize,
     /// Topic the devices publish to; {deviceId} is one level of it.
     #[arg(long, value_name = "TOPIC", default_value = "edgewarden/{deviceId}/security")]
     topic: String,
+    /// Rows stay this many days after they came; 0 is for ever.
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    keep_days: u32,
+    /// The oldest rows leave when the store holds more bytes, at least 64 MiB; 0 is without limit.
+    #[arg(long, value_name = "N", default_value_t = 10 << 30, value_parser = keep_bytes)]
+    keep_bytes: u64,
+}
+
+fn keep_bytes(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 64 << 20;
+    match text.parse::<u64>() {
+        Ok(bytes) if bytes == 0 || bytes >= LEAST => Ok(bytes),
+        Ok(_) => Err(format!("expected 0 or at least {LEAST}: refused messages and the log need room too")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[derive(Args)]
 struct RowsArgs {
     #[command(flatten)]
     state: StateArg,
+    /// Which table.
+    #[arg(long, value_enum, default_value_t)]
+    table: Table,
     /// Only rows of this device.
     #[arg(long, value_name = "ID")]
     device: Option<String>,
@@ -68,6 +108,39 @@ struct RowsArgs {
     /// One JSON object a line instead of text.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct QueryArgs {
+    /// A file with the query, the query itself, or `-` for standard input.
+    #[arg(value_name = "FILE|TEXT|-", default_value = "-")]
+    query: String,
+    #[command(flatten)]
+    state: StateArg,
+    /// How the rows are written.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Args)]
+struct ImportArgs {
+    #[command(flatten)]
+    state: StateArg,
+    /// Which table the lines belong to.
+    #[arg(long, value_enum, default_value_t)]
+    table: Table,
+    /// Name of the hub, for lines without AssociatedResourceId or ResourceId.
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+    /// Device of lines that name none: messages, and EventDetails objects.
+    #[arg(long, value_name = "ID")]
+    device: Option<String>,
+    /// Kind of EventDetails objects, which do not say it, for example Login.
+    #[arg(long, value_name = "KIND")]
+    name: Option<String>,
+    /// One JSON object a line: a message, a row, or an EventDetails object. `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -85,12 +158,31 @@ struct StateArg {
     /// Directory of the store [default: $STATE_DIRECTORY, else /var/lib/edgewarden-hub].
     #[arg(long = "state", value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The store's SQLite file itself, instead of events.db in that directory.
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    db: Option<PathBuf>,
 }
 
 impl StateArg {
     fn dir(self) -> PathBuf {
         let systemd = || std::env::var_os("STATE_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         self.dir.or_else(systemd).unwrap_or_else(|| PathBuf::from("/var/lib/edgewarden-hub"))
+    }
+
+    fn open(self) -> Result<Store, String> {
+        let store = match self.db {
+            Some(file) => Store::open_file(&file),
+            None => Store::open(&self.dir()),
+        };
+        store.map_err(|error| error.to_string())
+    }
+
+    fn open_to_read(self) -> Result<Store, String> {
+        let store = match self.db {
+            Some(file) => Store::open_file_to_read(&file),
+            None => Store::open_to_read(&self.dir()),
+        };
+        store.map_err(|error| error.to_string())
     }
 }
 
@@ -101,7 +193,10 @@ fn main() -> ExitCode {
     tracing_subscriber::registry().with(lines).with(levels).init();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve(args),
+        Command::Device(args) => args.run(&mut io::stdout()),
         Command::Rows(args) => print_rows(args),
+        Command::Query(args) => ask(args),
+        Command::Import(args) => import_files(args),
         Command::Demo(args) => demo(args),
     };
     match done {
@@ -115,8 +210,15 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(args: ServeArgs) -> Result<(), String> {
-    let listen = Listen { address: args.listen, tls: args.tls_cert.zip(args.tls_key) };
-    let settings = serve::Settings { hub: args.hub, listen, state: args.state.dir(), topic: args.topic };
+    let (client_ca, client_crl) = (args.client_ca, args.client_crl);
+    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| tls::Files { cert, key, client_ca, client_crl });
+    let listen = Listen { address: args.listen, tls, devices: args.devices, max_connections: args.max_connections };
+    let keep = Keep {
+        days: Some(args.keep_days).filter(|days| *days > 0),
+        bytes: Some(args.keep_bytes).filter(|bytes| *bytes > 0),
+    };
+    let db = args.state.db.clone();
+    let settings = serve::Settings { hub: args.hub, listen, state: args.state.dir(), db, topic: args.topic, keep };
     serve::run(&settings, &mut io::stdout()).await
 }
 
@@ -126,13 +228,34 @@ async fn demo(args: DemoArgs) -> Result<(), String> {
 }
 
 fn print_rows(args: RowsArgs) -> Result<(), String> {
-    let store = Store::open_to_read(&args.state.dir()).map_err(|error| error.to_string())?;
+    let store = args.state.open_to_read()?;
     let filter = Filter { device: args.device.as_deref(), name: args.name.as_deref() };
-    match rows::print(&store, filter, args.json, &mut BufWriter::new(io::stdout().lock())) {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = match args.table {
+        Table::SecurityIoTRawEvent => rows::print(&store, filter, args.json, &mut out),
+        Table::SecurityAlert => rows::print_alerts(&store, args.device.as_deref(), args.json, &mut out),
+    };
+    match printed {
         // The reader has seen enough, as `head` does.
         Err(PrintError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(PrintError::Out(error)) => Err(format!("stdout: {error}")),
         Err(PrintError::Store(error)) => Err(error.to_string()),
         Ok(()) => Ok(()),
     }
+}
+
+fn ask(args: QueryArgs) -> Result<(), String> {
+    let text = query::text(&args.query)?;
+    let store = args.state.open_to_read()?;
+    match query::print(&text, &store, args.format, &mut BufWriter::new(io::stdout().lock())) {
+        Err(QueryError::Out(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(error.to_string()),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn import_files(args: ImportArgs) -> Result<(), String> {
+    let store = args.state.open()?;
+    let settings = import::Settings { table: args.table, hub: args.hub, device: args.device, name: args.name };
+    import::run(store, settings, &args.files, &mut io::stdout(), &mut io::stderr())
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::store::alert::Alert;
 use crate::store::read::{Filter, Row};
 use crate::store::{Store, StoreError};
 
@@ -20,6 +21,33 @@ pub fn print(store: &Store, filter: Filter, json: bool, out: &mut impl Write) ->
         })
         .map_err(PrintError::Store)?;
     written.and_then(|()| out.flush()).map_err(PrintError::Out)
+}
+
+/// Writes the alerts of a device or of all, oldest first, likewise.
+///
+/// # Errors
+///
+/// When the store cannot be read or `out` not be written.
+pub fn print_alerts(store: &Store, device: Option<&str>, json: bool, out: &mut impl Write) -> Result<(), PrintError> {
+    let mut written = Ok(());
+    let line = |alert: &Alert| {
+        if json { serde_json::to_string(alert).map(escaped).map_err(io::Error::other) } else { Ok(alert_line(alert)) }
+    };
+    store
+        .for_each_alert(device, |alert| {
+            written = line(&alert).and_then(|line| writeln!(out, "{line}"));
+            written.is_ok()
+        })
+        .map_err(PrintError::Store)?;
+    written.and_then(|()| out.flush()).map_err(PrintError::Out)
+}
+
+fn alert_line(alert: &Alert) -> String {
+    let columns = ["TimeGenerated", "AlertSeverity", "CompromisedEntity", "AlertName", "Status", "Description"];
+    let words = columns.map(|column| alert.get(column).and_then(serde_json::Value::as_str).unwrap_or_default());
+    let [at, severity, device, name, status, description] = words;
+    let status = if status == "New" { String::new() } else { format!(" [{status}]") };
+    escaped(format!("{at} {severity} {device} {name}{status}: {description}"))
 }
 
 /// Why `rows` ended early.
@@ -42,7 +70,7 @@ fn text_line(row: &Row) -> String {
 
 /// JSON leaves DEL and the control characters U+0080 to U+009F as they are, and a terminal obeys them: a device must
 /// not speak to the terminal of who looks at its events. Escaped they are the same JSON.
-fn escaped(line: String) -> String {
+pub(crate) fn escaped(line: String) -> String {
     if !line.contains(char::is_control) {
         return line;
     }

@@ -7,17 +7,27 @@
 //! What [`Store::write`] returned for survives `kill -9` and a power cut: WAL with `synchronous=FULL` syncs the log at
 //! every commit (sqlite.org/pragma.html#pragma_synchronous).
 
+pub mod alert;
+mod derive;
+mod kql;
+mod migrations;
 pub mod read;
+pub mod retention;
+mod settle;
+mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use collector_common::event::wire;
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::schema::{Event, Message};
+use crate::schema::Message;
+use migrations::MIGRATIONS;
+use read::Row;
+use retention::Keep;
 
 /// The file inside the state directory.
 pub const FILE_NAME: &str = "events.db";
@@ -30,6 +40,7 @@ pub const REFUSED_KEPT: i64 = 1000;
 pub struct Store {
     db: Connection,
     path: PathBuf,
+    keep: Keep,
 }
 
 /// What became of one delivery and is to be kept.
@@ -39,6 +50,8 @@ pub struct Entry {
     pub topic: String,
     /// The message as it came.
     pub payload: Vec<u8>,
+    /// The device that is heard of by it; nobody is by a file.
+    pub speaker: Option<String>,
     /// The device and what it said, or why it is refused.
     pub verdict: Result<(String, Message), String>,
 }
@@ -54,6 +67,8 @@ pub struct Outcome {
     pub conflicts: usize,
     /// Whether the message is kept among the refused ones.
     pub refused: bool,
+    /// Alerts that are new.
+    pub alerts: usize,
 }
 
 /// What SQLite said, and to what.
@@ -85,9 +100,21 @@ impl Store {
             .mode(0o700)
             .create(dir)
             .map_err(|error| StoreError::new("create the state directory", dir, error))?;
-        let path = dir.join(FILE_NAME);
-        let db = Connection::open(&path).map_err(|error| StoreError::new("open", &path, error))?;
-        let mut store = Store { db, path };
+        Store::open_file(&dir.join(FILE_NAME))
+    }
+
+    /// Opens the store in a file for reading and writing; makes it, private to this user, where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be made, is no store, or a newer version wrote it.
+    pub fn open_file(path: &Path) -> Result<Store, StoreError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        // SQLite would make it readable to all. The log beside it gets the same rights.
+        let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        made.map_err(|error| StoreError::new("open", path, error))?;
+        let db = Connection::open(path).map_err(|error| StoreError::new("open", path, error))?;
+        let mut store = Store { db, path: path.to_owned(), keep: Keep::default() };
         store.prepare().map_err(|error| store.failed("prepare", error))?;
         store.migrate()?;
         Ok(store)
@@ -99,11 +126,19 @@ impl Store {
     ///
     /// When there is none, or it was written by another version.
     pub fn open_to_read(dir: &Path) -> Result<Store, StoreError> {
-        let path = dir.join(FILE_NAME);
+        Store::open_file_to_read(&dir.join(FILE_NAME))
+    }
+
+    /// As [`Store::open_to_read`], by the name of the file.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it was written by another version.
+    pub fn open_file_to_read(path: &Path) -> Result<Store, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&path, flags).map_err(|error| StoreError::new("open", &path, error))?;
-        let store = Store { db, path };
-        store.db.busy_timeout(BUSY_TIMEOUT).map_err(|error| store.failed("open", error))?;
+        let db = Connection::open_with_flags(path, flags).map_err(|error| StoreError::new("open", path, error))?;
+        let store = Store { db, path: path.to_owned(), keep: Keep::default() };
+        store.prepare_to_read().map_err(|error| store.failed("open", error))?;
         let version = store.version()?;
         if version == MIGRATIONS.len() { Ok(store) } else { Err(store.foreign(version)) }
     }
@@ -113,22 +148,61 @@ impl Store {
     /// # Errors
     ///
     /// When SQLite cannot write, for example because the disk is full.
-    pub fn write(&mut self, resource_id: &str, now: Timestamp, batch: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-        let path = self.path.clone();
-        let failed = |error| StoreError::new("write to", &path, error);
-        let transaction = self.db.transaction().map_err(failed)?;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for entry in batch {
-            outcomes.push(write_entry(&transaction, resource_id, now, entry).map_err(failed)?);
-        }
-        transaction.commit().map_err(failed)?;
-        Ok(outcomes)
+    pub fn write(&mut self, resource_id: &str, now: Timestamp, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+        self.change("write to", |to| {
+            let batch = write::Batch { to, resource_id, now: &moment(now) };
+            entries.iter().map(|entry| batch.keep(entry)).collect()
+        })
+    }
+
+    /// Keeps rows that are whole ones already, all of them or none. Their time and the hub they name stay; `TimeGenerated`
+    /// is when this store got them, and `Type` its table.
+    ///
+    /// # Errors
+    ///
+    /// When SQLite cannot write.
+    pub fn write_rows(&mut self, now: Timestamp, rows: &[Row]) -> Result<Vec<Outcome>, StoreError> {
+        self.change("write to", |to| {
+            let batch = write::Batch { to, resource_id: "", now: &moment(now) };
+            rows.iter().map(|row| batch.keep_row(row)).collect()
+        })
+    }
+
+    /// The rows of one device lie all over the file, so a long scan is mostly pages found again: the system's cache is
+    /// read in place, without a call and a copy for each.
+    fn prepare_to_read(&self) -> rusqlite::Result<()> {
+        self.db.busy_timeout(BUSY_TIMEOUT)?;
+        self.db.pragma_update(None, "mmap_size", MAPPED_BYTES)
     }
 
     fn prepare(&mut self) -> rusqlite::Result<()> {
         self.db.busy_timeout(BUSY_TIMEOUT)?;
+        self.db.set_prepared_statement_cache_capacity(64);
+        self.db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        // Else SQLite plans a statement anew whenever a parameter of a partial index's condition is bound again.
+        self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        // Only a store without tables takes it: what retention frees can then be given back to the file system.
+        self.db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         self.db.pragma_update(None, "journal_mode", "WAL")?;
+        self.db.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
         self.db.pragma_update(None, "synchronous", "FULL")
+    }
+
+    /// Does something to the store, as a whole or not at all. The lock is taken at once: a transaction that reads first
+    /// and writes later fails when another process wrote in between.
+    fn change<T>(
+        &mut self,
+        doing: &'static str,
+        run: impl FnOnce(&Transaction) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let attempt = || {
+            let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = run(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        let done: rusqlite::Result<T> = attempt();
+        done.map_err(|error| StoreError::new(doing, &self.path, error))
     }
 
     /// Brings an older store up to date, each step in its own transaction together with its number.
@@ -152,10 +226,9 @@ impl Store {
 
     fn foreign(&self, version: usize) -> StoreError {
         let known = MIGRATIONS.len();
-        self.failed(
-            "use",
-            format!("its format is {version} and this edgewarden-hub knows {known}; use the version that wrote it"),
-        )
+        let advice =
+            if version < known { "serve or import bring it up to date" } else { "use the version that wrote it" };
+        self.failed("use", format!("its format is {version} and this edgewarden-hub knows {known}; {advice}"))
     }
 
     fn failed(&self, doing: &'static str, cause: impl ToString) -> StoreError {
@@ -174,133 +247,17 @@ pub fn moment(at: Timestamp) -> String {
     format!("{at:.6}")
 }
 
+/// A batch of many devices' rows touches the ends of as many indexes; pages that do not fit are written twice.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+
+/// How much of the file a reader maps; what lies behind is read in the common way.
+const MAPPED_BYTES: i64 = if cfg!(target_pointer_width = "64") { 1 << 36 } else { 1 << 28 };
+
+/// A log that grew beyond this while somebody read for long is cut back when it has been folded in.
+const MAX_IDLE_LOG_BYTES: i64 = 64 * 1024 * 1024;
+
 /// How long a reader or a second writer waits for the first.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Step n brings format n to n + 1. A step that was released is never changed.
-const MIGRATIONS: &[&str] = &["
-    CREATE TABLE SecurityIoTRawEvent (
-        TimeGenerated TEXT NOT NULL,
-        AgentVersion TEXT NOT NULL,
-        AssociatedResourceId TEXT NOT NULL,
-        AzureSubscriptionId TEXT NOT NULL,
-        DeviceId TEXT NOT NULL,
-        EventDetails TEXT NOT NULL,
-        IoTRawEventId TEXT NOT NULL,
-        IsEmpty INTEGER NOT NULL,
-        RawEventCategory TEXT NOT NULL,
-        RawEventName TEXT NOT NULL,
-        RawEventType TEXT NOT NULL,
-        TimeStamp TEXT NOT NULL,
-        Type TEXT NOT NULL,
-        PayloadIndex INTEGER NOT NULL,
-        UNIQUE (DeviceId, IoTRawEventId, PayloadIndex)
-    ) STRICT;
-    CREATE INDEX DeviceNameTime ON SecurityIoTRawEvent (DeviceId, RawEventName, TimeStamp);
-    CREATE TABLE Refused (
-        Received TEXT NOT NULL,
-        Topic TEXT NOT NULL,
-        Reason TEXT NOT NULL,
-        Payload BLOB NOT NULL
-    ) STRICT;
-"];
-
-fn write_entry(to: &Transaction, resource_id: &str, now: Timestamp, entry: &Entry) -> rusqlite::Result<Outcome> {
-    let (device, message) = match &entry.verdict {
-        Ok(accepted) => accepted,
-        Err(reason) => {
-            refuse(to, now, entry, reason)?;
-            return Ok(Outcome { refused: true, ..Outcome::default() });
-        }
-    };
-    let mut outcome = Outcome::default();
-    let mut first_conflict = None;
-    for (n, event) in message.events.iter().enumerate() {
-        for (index, details) in details(event).into_iter().enumerate() {
-            let row = NewRow { resource_id, now, agent_version: &message.agent_version, device, event, index, details };
-            match insert(to, &row)? {
-                Inserted::New => outcome.stored += 1,
-                Inserted::Known => outcome.known += 1,
-                Inserted::Conflict => {
-                    outcome.conflicts += 1;
-                    first_conflict = first_conflict.or(Some((n, index)));
-                }
-            }
-        }
-    }
-    if let Some((n, index)) = first_conflict {
-        let reason = format!("Events[{n}].Payload[{index}]: other content is stored under this Id already");
-        refuse(to, now, entry, &reason)?;
-        outcome.refused = true;
-    }
-    Ok(outcome)
-}
-
-/// The `EventDetails` of the rows of an event; an empty event is one row.
-fn details(event: &Event) -> Vec<String> {
-    let id = event.id.to_string();
-    let render = |item: &str| wire::details(item, &event.timestamp_local, &event.timestamp_utc, &id);
-    if event.items.is_empty() { vec![render("{}")] } else { event.items.iter().map(|item| render(item)).collect() }
-}
-
-struct NewRow<'a> {
-    resource_id: &'a str,
-    now: Timestamp,
-    agent_version: &'a str,
-    device: &'a str,
-    event: &'a Event,
-    index: usize,
-    details: String,
-}
-
-enum Inserted {
-    New,
-    Known,
-    Conflict,
-}
-
-fn insert(to: &Transaction, row: &NewRow) -> rusqlite::Result<Inserted> {
-    let id = row.event.id.to_string();
-    let index = i64::try_from(row.index).unwrap_or(i64::MAX);
-    let new = to
-        .prepare_cached(
-            "INSERT INTO SecurityIoTRawEvent VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, ?, 'SecurityIoTRawEvent', ?)
-             ON CONFLICT (DeviceId, IoTRawEventId, PayloadIndex) DO NOTHING",
-        )?
-        .execute(params![
-            moment(row.now),
-            row.agent_version,
-            row.resource_id,
-            row.device,
-            row.details,
-            id,
-            row.event.items.is_empty(),
-            row.event.category,
-            row.event.name,
-            row.event.event_type,
-            moment(row.event.at),
-            index,
-        ])?;
-    if new == 1 {
-        return Ok(Inserted::New);
-    }
-    let same = to
-        .prepare_cached(
-            "SELECT RawEventName = ? AND EventDetails = ? FROM SecurityIoTRawEvent
-             WHERE DeviceId = ? AND IoTRawEventId = ? AND PayloadIndex = ?",
-        )?
-        .query_row(params![row.event.name, row.details, row.device, id, index], |found| found.get::<_, bool>(0))
-        .optional()?;
-    Ok(if same == Some(true) { Inserted::Known } else { Inserted::Conflict })
-}
-
-fn refuse(to: &Transaction, now: Timestamp, entry: &Entry, reason: &str) -> rusqlite::Result<()> {
-    to.prepare_cached("INSERT INTO Refused (Received, Topic, Reason, Payload) VALUES (?, ?, ?, ?)")?
-        .execute(params![moment(now), entry.topic, reason, entry.payload])?;
-    let newest = to.last_insert_rowid();
-    to.prepare_cached("DELETE FROM Refused WHERE rowid <= ?")?.execute([newest.saturating_sub(REFUSED_KEPT)])?;
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests;

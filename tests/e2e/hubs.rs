@@ -1,7 +1,6 @@
 //! Hubs with rules of their own.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -79,23 +78,6 @@ fn has_trouble(words: &str) -> impl Fn(&Value) -> bool {
     move |status| status["trouble"].as_str().is_some_and(|trouble| trouble.contains(words))
 }
 
-/// A client certificate of the authority.
-fn client_certificate(authority: &Authority) {
-    let directory = authority.path("");
-    let openssl = |arguments: &str| {
-        let arguments: Vec<_> = arguments.split(' ').collect();
-        let status = command("openssl").current_dir(&directory).args(arguments).stderr(Stdio::null()).status();
-        assert!(status.unwrap().success());
-    };
-    openssl(
-        "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=press -keyout client.key -out client.csr",
-    );
-    std::fs::write(authority.path("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
-    openssl(
-        "x509 -req -days 2 -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile client.ext -out client.pem",
-    );
-}
-
 /// The SHA-256 of the authority's server certificate, as openssl prints it.
 fn fingerprint(authority: &Authority) -> String {
     let mut openssl = command("openssl");
@@ -130,9 +112,9 @@ fn a_module_with_a_key_file_and_one_with_a_connection_string_are_taken_in_by_iot
 #[test]
 fn a_device_with_a_certificate_is_taken_in_by_iot_hub() {
     let authority = Authority::new();
-    client_certificate(&authority);
+    authority.client("press");
     let hub = IotHub::start(&authority, device_rules("press-53", "localhost", Proof::Certificate));
-    let files = json!({ "certFile": authority.path("client.pem"), "keyFile": authority.path("client.key"),
+    let files = json!({ "certFile": authority.path("press.pem"), "keyFile": authority.path("press.key"),
                         "identity": "device" });
     let mut agent = agent("press-53", &hub, &authority, "", "", files);
     deliver(&mut agent, &hub);
@@ -179,7 +161,7 @@ fn a_wrong_key_is_named_and_a_key_for_everybody_is_not_used() {
 #[test]
 fn aws_is_told_the_protocol_and_gets_no_larger_message_than_it_takes() {
     let authority = Authority::new();
-    client_certificate(&authority);
+    authority.client("press");
     let rules = Rules {
         client_id: "press-56".to_owned(),
         username: None,
@@ -189,8 +171,8 @@ fn aws_is_told_the_protocol_and_gets_no_larger_message_than_it_takes() {
         ..device_rules("press-56", "", Proof::Certificate)
     };
     let hub = IotHub::start(&authority, rules);
-    let more = json!({ "profile": "aws", "alpn": "x-amzn-mqtt-ca", "certFile": authority.path("client.pem"),
-                       "keyFile": authority.path("client.key") });
+    let more = json!({ "profile": "aws", "alpn": "x-amzn-mqtt-ca", "certFile": authority.path("press.pem"),
+                       "keyFile": authority.path("press.key") });
     let mut agent = agent("press-56", &hub, &authority, "", "", more);
     agent.set("maxMessageSizeInBytes", json!(262_144));
     agent.set("highPriorityMessageFrequency", json!("PT1H"));

@@ -32,6 +32,8 @@ mod configuration;
 mod crash;
 mod delivery;
 mod execs;
+mod hub_access;
+mod hub_guide;
 mod hubs;
 mod link;
 mod misbehaviour;

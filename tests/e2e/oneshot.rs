@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::agent::{Agent, cli, connection};
-use crate::{mosquitto, schema};
+use crate::{hub, mosquitto, schema};
 
 /// Runs `collect` and gives its lines, each of which must be a JSON object.
 fn collect(args: &[&str]) -> Vec<Value> {
@@ -71,6 +71,31 @@ fn validate_against_published_files(messages: &[Value]) {
     child.stdin.take().expect("piped").write_all(text.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn what_is_collected_without_a_network_can_be_imported_at_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("case.db");
+    let accounts = collect(&["LocalUsers", "--for", "1s"]).len();
+    for (format, more) in [("envelope", &[][..]), ("row", &[]), ("details", &["--name", "LocalUsers"])] {
+        let out = cli(&["collect", "LocalUsers", "--for", "1s", "--format", format]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let file = dir.path().join(format);
+        std::fs::write(&file, out.stdout).unwrap();
+        let import = || {
+            let mut import = Command::new(hub::binary());
+            import.args(["import", "--hub", "Case", "--db"]).arg(&db).args(more).arg(&file);
+            // A row names its device itself.
+            let out = if format == "row" { import.output() } else { import.args(["--device", "press-17"]).output() };
+            let out = out.unwrap();
+            assert!(out.status.success(), "{format}: {}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let first = import();
+        assert!(first.contains(&format!(": {accounts} stored, 0 known")), "{format}: {first} of {accounts} accounts");
+        assert!(import().contains(&format!(": 0 stored, {accounts} known")), "{format}: a second import adds nothing");
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,6 +21,10 @@ pub const NAME: &str = "acceptance-hub";
 pub struct Hub {
     dir: TempDir,
     child: Option<Child>,
+    /// Its name.
+    pub name: &'static str,
+    /// What `serve` is told besides name, address and state.
+    pub arguments: Vec<String>,
     /// Where it listens now.
     pub port: u16,
 }
@@ -40,7 +46,7 @@ impl Hub {
 
     /// A hub that is not there yet.
     pub fn stopped() -> Hub {
-        Hub { dir: TempDir::new().unwrap(), child: None, port: 0 }
+        Hub { dir: TempDir::new().unwrap(), child: None, name: NAME, arguments: Vec::new(), port: 0 }
     }
 
     /// Starts it, again perhaps, with the store it has; 0 is any free port.
@@ -48,8 +54,9 @@ impl Hub {
         assert!(self.child.is_none(), "the hub runs already");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut child = Command::new(binary())
-            .args(["serve", "--hub", NAME, "--listen", &format!("127.0.0.1:{port}"), "--state"])
+            .args(["serve", "--hub", self.name, "--listen", &format!("127.0.0.1:{port}"), "--state"])
             .arg(self.dir.path().join("state"))
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -60,7 +67,8 @@ impl Hub {
         // It reads on, because a pipe nobody reads would stop the hub sooner or later.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some(port) = line.strip_prefix("listening mqtt://127.0.0.1:") {
+                let url = line.strip_prefix("listening ").and_then(|url| url.split_once("://127.0.0.1:"));
+                if let Some((_, port)) = url {
                     sender.send(port.trim().parse().expect("a port")).ok();
                 }
             }
@@ -82,12 +90,17 @@ impl Hub {
 
     /// All rows, with the columns of the table.
     pub fn rows(&self) -> Vec<Value> {
-        let mut command = Command::new(binary());
-        command.args(["rows", "--json", "--state"]).arg(self.dir.path().join("state"));
-        let out = wait::output("edgewarden-hub rows", &mut command);
-        assert!(out.status.success(), "rows: {} {}", out.status, String::from_utf8_lossy(&out.stderr));
-        let text = String::from_utf8(out.stdout).unwrap();
+        let text = self.ask(&["rows", "--json"]);
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What a command that reads the store prints, with the store's place added to its arguments.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--state").arg(self.dir.path().join("state"));
+        let out = wait::output("edgewarden-hub", &mut command);
+        assert!(out.status.success(), "{arguments:?}: {} {}", out.status, String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
     }
 
     /// Waits for a row and gives it.
@@ -99,7 +112,19 @@ impl Hub {
         })
     }
 
-    fn log(&self) -> String {
+    /// A path in the hub's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().expect("the hub was started").id();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 

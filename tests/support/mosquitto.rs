@@ -297,6 +297,34 @@ impl Authority {
         Authority { dir }
     }
 
+    /// Makes `NAME.pem` and `NAME.key` for a device of this name, signed by the authority.
+    pub fn client(&self, name: &str) {
+        let dir = self.dir.path();
+        std::fs::write(dir.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+        let (subject, key, request) = (format!("/CN={name}"), format!("{name}.key"), format!("{name}.csr"));
+        let certificate = format!("{name}.pem");
+        let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", &subject];
+        openssl(dir, &[&new[..], &["-keyout", &key, "-out", &request]].concat());
+        let sign = ["x509", "-req", "-days", "2", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        openssl(dir, &[&sign[..], &["-in", &request, "-extfile", "client.ext", "-out", &certificate]].concat());
+    }
+
+    /// Makes `crl.pem`, a list of the certificates that are taken back, with this one or without any.
+    pub fn revoke(&self, name: Option<&str>) {
+        let dir = self.dir.path();
+        if !dir.join("ca.cnf").exists() {
+            let options = "database=index.txt\ndefault_md=sha256\ndefault_crl_days=2\ncrlnumber=crlnumber\n";
+            std::fs::write(dir.join("ca.cnf"), format!("[ca]\ndefault_ca=one\n[one]\n{options}")).unwrap();
+            std::fs::write(dir.join("index.txt"), "").unwrap();
+            std::fs::write(dir.join("crlnumber"), "01\n").unwrap();
+        }
+        let ca = ["ca", "-config", "ca.cnf", "-keyfile", "ca.key", "-cert", "ca.pem"];
+        if let Some(name) = name {
+            openssl(dir, &[&ca[..], &["-revoke", &format!("{name}.pem")]].concat());
+        }
+        openssl(dir, &[&ca[..], &["-gencrl", "-out", "crl.pem"]].concat());
+    }
+
     /// One of its files: `ca.pem`, `server.pem`, `server.key`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

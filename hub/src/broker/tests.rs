@@ -4,9 +4,11 @@ use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet};
 use rusqlite::Connection;
 
 use super::*;
-use crate::ingest::{self, Topic};
+use crate::ingest;
 use crate::store::read::Filter;
 use crate::store::{FILE_NAME, Store};
+
+mod access;
 
 const TOPIC: &str = "edgewarden/press-17/security";
 
@@ -18,22 +20,28 @@ fn message(id: u8) -> String {
 
 struct Hub {
     address: SocketAddr,
-    stopper: BrokerShutdownHandle,
-    serving: tokio::task::JoinHandle<Result<(), String>>,
+    handle: Handle,
+    serving: tokio::task::JoinHandle<()>,
     closed: ingest::Closed,
     dir: tempfile::TempDir,
 }
 
+fn local() -> Listen {
+    Listen { address: "127.0.0.1:0".parse().unwrap(), tls: None, devices: None, max_connections: 10 }
+}
+
 impl Hub {
     async fn start() -> Hub {
-        let dir = tempfile::tempdir().unwrap();
+        Hub::start_with(tempfile::tempdir().unwrap(), &local()).await
+    }
+
+    async fn start_with(dir: tempfile::TempDir, listen: &Listen) -> Hub {
         let store = Store::open(dir.path()).unwrap();
         let topic = Topic::new("edgewarden/{deviceId}/security").unwrap();
-        let (ingest, closed) = ingest::start(store, "Plant", topic).unwrap();
-        let listen = Listen { address: "127.0.0.1:0".parse().unwrap(), tls: None };
-        let broker = Broker::bind(&listen, ingest).await.unwrap();
-        let (address, stopper) = (broker.address(), broker.stopper());
-        Hub { address, stopper, serving: tokio::spawn(broker.run()), closed, dir }
+        let (ingest, closed) = ingest::start(store, "Plant", topic.clone()).unwrap();
+        let broker = Broker::bind(listen, topic, ingest).await.unwrap();
+        let (address, handle) = (broker.address(), broker.handle());
+        Hub { address, handle, serving: tokio::spawn(broker.run()), closed, dir }
     }
 
     fn reader(&self) -> Store {
@@ -47,8 +55,9 @@ impl Hub {
     }
 
     async fn stop(self) -> tempfile::TempDir {
-        self.stopper.shutdown();
-        self.serving.await.unwrap().unwrap();
+        self.handle.stop();
+        drop(self.handle);
+        self.serving.await.unwrap();
         // The writer ends and closes the store by itself once nobody can deliver.
         assert!(self.closed.await.is_err());
         self.dir
@@ -146,6 +155,17 @@ async fn an_oversize_packet_costs_its_sender_the_connection_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_retained_message_is_stored_like_any_other() {
+    let hub = Hub::start().await;
+    let (client, mut events) = hub.client();
+    client.publish(TOPIC, rumqttc::QoS::AtLeastOnce, true, message(1) + &" ".repeat(2000)).await.unwrap();
+    assert!(acknowledged(&mut events, 1).await);
+    assert_eq!(hub.reader().rows(Filter::default()).unwrap().len(), 1);
+    drop((client, events));
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_can_listen_in() {
     let hub = Hub::start().await;
     let (client, mut events) = hub.client();
@@ -171,8 +191,8 @@ async fn a_port_that_is_taken_is_an_error_with_the_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let topic = Topic::new("{deviceId}").unwrap();
-    let (ingest, _closed) = ingest::start(Store::open(dir.path()).unwrap(), "h", topic).unwrap();
-    let listen = Listen { address: taken.local_addr().unwrap(), tls: None };
-    let error = Broker::bind(&listen, ingest).await.err().unwrap();
+    let (ingest, _closed) = ingest::start(Store::open(dir.path()).unwrap(), "h", topic.clone()).unwrap();
+    let listen = Listen { address: taken.local_addr().unwrap(), ..local() };
+    let error = Broker::bind(&listen, topic, ingest).await.err().unwrap();
     assert!(error.contains(&listen.address.to_string()), "{error}");
 }

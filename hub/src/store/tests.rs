@@ -20,7 +20,7 @@ fn message(id: &str, ports: &[&str]) -> Vec<u8> {
 
 fn entry(device: &str, payload: Vec<u8>) -> Entry {
     let verdict = schema::parse(&payload).map(|message| (device.to_owned(), message));
-    Entry { topic: format!("edgewarden/{device}/security"), payload, verdict }
+    Entry { topic: format!("edgewarden/{device}/security"), payload, speaker: Some(device.to_owned()), verdict }
 }
 
 fn write(store: &mut Store, entry: Entry) -> Outcome {
@@ -79,7 +79,7 @@ fn other_content_under_a_known_id_is_kept_apart_and_changes_nothing() {
     let mut store = Store::open(dir.path()).unwrap();
     write(&mut store, entry("a", message(ID, &["22", "80"])));
     let outcome = write(&mut store, entry("a", message(ID, &["22", "81", "82"])));
-    assert_eq!(outcome, Outcome { stored: 1, known: 1, conflicts: 1, refused: true });
+    assert_eq!(outcome, Outcome { stored: 1, known: 1, conflicts: 1, refused: true, alerts: 0 });
     let details: Vec<_> = store.rows(Filter::default()).unwrap().into_iter().map(|row| row.event_details).collect();
     assert!(details[1].contains(r#""LocalPort":"80""#), "{details:?}");
     let refused = store.refused().unwrap();
@@ -177,4 +177,26 @@ fn the_reader_sees_what_a_running_writer_wrote() {
     let reader = Store::open_to_read(dir.path()).unwrap();
     write(&mut store, entry("a", message(ID, &["22"])));
     assert_eq!(reader.rows(Filter::default()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_store_of_the_first_format_is_brought_up_to_date_with_its_logins() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = Connection::open(dir.path().join(FILE_NAME)).unwrap();
+    old.execute_batch(MIGRATIONS[0]).unwrap();
+    for (n, address) in [(1, r#""RemoteAddress":"192.0.2.9","#), (2, "")] {
+        let details = format!(r#"{{"UserName":"root",{address}"Result":"Fail"}}"#);
+        let sql =
+            "INSERT INTO SecurityIoTRawEvent VALUES ('', '', '', '', 'press-17', ?, ?, 0, '', 'Login', '', '', '', 0)";
+        old.execute(sql, rusqlite::params![details, n.to_string()]).unwrap();
+    }
+    old.execute_batch("PRAGMA user_version = 1").unwrap();
+    drop(old);
+    let error = Store::open_to_read(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("serve or import bring it up to date"), "{error}");
+    let store = Store::open(dir.path()).unwrap();
+    let mut keys = store.db.prepare("SELECT LoginKey FROM SecurityIoTRawEvent ORDER BY IoTRawEventId").unwrap();
+    let keys: Vec<Option<String>> = keys.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(keys, [Some("Fail 192.0.2.9".to_owned()), None]);
+    assert_eq!(store.rows(Filter::default()).unwrap().len(), 2);
 }

@@ -64,7 +64,7 @@ fn assert_corrected(hub: &IotHub, ports: std::ops::Range<u16>, began: Timestamp)
 #[test]
 fn a_clock_in_1970_is_named_and_what_was_seen_gets_its_date_once_it_is_set() {
     let (authority, began) = (Authority::new(), Timestamp::now());
-    client_certificate(&authority);
+    authority.client("client");
     let by_key = IotHub::start(&authority, module_rules("press-86", "localhost", Proof::Key(KEY.to_owned())));
     let by_certificate = IotHub::start(&authority, device_rules("press-87", "localhost", Proof::Certificate));
     let files = json!({ "certFile": authority.path("client.pem"), "keyFile": authority.path("client.key"),

@@ -52,7 +52,7 @@ fn assert_shows_none(agent: &Agent, secrets: &[&str]) {
 #[test]
 fn secrets_are_read_anew_refused_when_open_and_never_shown() {
     let authority = Authority::new();
-    client_certificate(&authority);
+    authority.client("client");
     let private_key = std::fs::read_to_string(authority.path("client.key")).unwrap();
     let wrong_private_key = std::fs::read_to_string(authority.path("server.key")).unwrap();
     let string = |key: &str| format!("HostName={HUB};DeviceId=press-91;SharedAccessKey={key}");
@@ -123,8 +123,8 @@ fn no_secret_can_be_given_on_the_command_line() {
 #[test]
 fn certificates_and_authorities_are_read_anew() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    client_certificate(&authority);
-    client_certificate(&stranger);
+    authority.client("client");
+    stranger.client("client");
     let topic = "edgewarden/press-94/security".to_owned();
     let hub = IotHub::start(&authority, Rules::of("press-94", None, String::new(), Proof::Certificate, topic));
     let mut agent = agent("press-94", &hub, &authority, "", "", json!({ "profile": "mqtt" }));
@@ -164,7 +164,7 @@ fn a_credential_of_systemd_is_used() {
 #[test]
 fn a_module_with_a_certificate_may_mark_its_messages_for_defender() {
     let authority = Authority::new();
-    client_certificate(&authority);
+    authority.client("client");
     let mut rules = module_rules("press-96", "localhost", Proof::Certificate);
     rules.topic += "&%24.ifid=urn%3Aazureiot%3ASecurity%3ASecurityAgent%3A1";
     let hub = IotHub::start(&authority, rules);

@@ -1,7 +1,7 @@
 //! What TLS has to be: 1.2 or newer, verified, and on port 443 with the protocol's name.
 
 use std::net::TcpListener;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use nix::unistd::Uid;
 
@@ -98,7 +98,7 @@ fn aws_on_port_443_is_told_the_protocol_without_being_asked_to() {
     }
     assert!(TcpListener::bind("127.0.0.1:443").is_ok(), "this network is not our own");
     let authority = Authority::new();
-    client_certificate(&authority);
+    authority.client("client");
     let topic = "edgewarden/press-104/security".to_owned();
     let rules = Rules::of("press-104", None, String::new(), Proof::Certificate, topic);
     let rules = Rules { alpn: Some("x-amzn-mqtt-ca".to_owned()), max_bytes: 128 * 1024 + 64, ..rules };
