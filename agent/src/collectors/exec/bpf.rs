@@ -99,11 +99,12 @@ impl Watch<'_> {
     async fn take(&mut self) -> Result<usize, Closed> {
         let now = self.cx.clock.now();
         let mut records = 0;
-        while let Some(draft) = next(&mut self.probe.records, self.cx, now) {
+        loop {
+            self.cx.out.room().await?;
+            let Some(draft) = next(&mut self.probe.records, self.cx, now) else { return Ok(records) };
             records += 1;
-            self.cx.out.send(draft).await?;
+            self.cx.out.offer(draft)?;
         }
-        Ok(records)
     }
 
     fn note_drops(&mut self, counted: u64) -> Result<(), Closed> {
