@@ -84,6 +84,8 @@ pub enum LoginSource {
 pub enum ProcessBackend {
     /// The best that works.
     Auto,
+    /// A BPF program in the kernel.
+    Bpf,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.
@@ -263,6 +265,12 @@ impl Emitter {
         Ok(())
     }
 
+    /// Waits until there is room for an event. For sources that let go of an event when they make it: whoever drops
+    /// the future meanwhile drops no event with it.
+    pub async fn room(&self) -> Result<(), Closed> {
+        self.queue.reserve().await.map(drop).map_err(|_| Closed)
+    }
+
     /// Hands an event over if there is room, and counts it as lost if not. For sources that do not wait for us.
     pub fn offer(&self, draft: Draft) -> Result<(), Closed> {
         match self.queue.try_reserve() {
@@ -344,6 +352,27 @@ mod tests {
         queue.recv().await.unwrap();
         assert_eq!(blocked.await.unwrap(), Ok(()));
         assert_eq!(out.losses().take(), []);
+    }
+
+    #[tokio::test]
+    async fn room_is_waited_for_and_not_taken() {
+        let clock = Clock::new(&Root::host());
+        let (out, mut queue) = channel(BTreeMap::new());
+        for _ in 0..QUEUE_EVENTS {
+            out.room().await.unwrap();
+            out.offer(draft(&clock)).unwrap();
+        }
+        assert_eq!(out.losses().take(), []);
+        let waiting = tokio::spawn({
+            let out = out.clone();
+            async move { out.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        queue.recv().await.unwrap();
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        drop(queue);
+        assert_eq!(out.room().await, Err(Closed));
     }
 
     #[tokio::test]

@@ -31,6 +31,7 @@ mod wire;
 mod configuration;
 mod crash;
 mod delivery;
+mod execs;
 mod hub_access;
 mod hub_guide;
 mod hubs;

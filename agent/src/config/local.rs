@@ -249,9 +249,10 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
         "processBackend" => {
             settings.collectors.process_backend = match word.as_deref() {
                 Some("auto") => ProcessBackend::Auto,
+                Some("bpf") => ProcessBackend::Bpf,
                 Some("connector") => ProcessBackend::Connector,
                 Some("poll") => ProcessBackend::Poll,
-                _ => return Err("\"auto\", \"connector\" or \"poll\""),
+                _ => return Err("\"auto\", \"bpf\", \"connector\" or \"poll\""),
             };
         }
         "processSnapshot" => {

@@ -193,7 +193,7 @@ fn what_stops_the_agent_names_its_place() {
         ),
         (
             "{\"properties\": {\"desired\": {\"edgewarden\": {\n  \"processBackend\": \"auditd\"}}}}",
-            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"connector\" or \
+            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"bpf\", \"connector\" or \
              \"poll\", found \"auditd\"",
         ),
         (

@@ -60,6 +60,11 @@ impl Stat {
         })
     }
 
+    /// What is known of a program that executed without asking this file.
+    pub fn of_exec(name: Vec<u8>, parent_pid: i32, start_ticks: u64) -> Stat {
+        Stat { name, parent_pid, start_ticks, argument_bytes: 0, flags: 0 }
+    }
+
     /// Whether it still runs its parent's program.
     pub fn has_not_executed(&self) -> bool {
         self.flags & FORKED_WITHOUT_EXEC != 0
@@ -84,6 +89,12 @@ pub fn has_capability(status: &[u8], number: u32) -> Option<bool> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"CapEff:"))?;
     let set = u64::from_str_radix(std::str::from_utf8(line).ok()?.trim(), 16).ok()?;
     Some(set.checked_shr(number)? & 1 == 1)
+}
+
+/// The number of a namespace, as a link in `/proc/PID/ns` tells it: `net:[4026531833]`.
+pub fn namespace(link: &[u8]) -> Option<u32> {
+    let number = link.strip_suffix(b"]")?.rsplit(|byte| *byte == b'[').next()?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// Reads `/proc/PID/loginuid`.
@@ -113,6 +124,14 @@ mod tests {
         assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (&b"a) S (b"[..], 12, 98_765));
         assert_eq!(stat.argument_bytes, 17);
         assert!(stat.has_not_executed() && !stat.is_kernel_thread());
+    }
+
+    #[test]
+    fn a_namespace_is_its_number() {
+        assert_eq!(namespace(b"net:[4026531833]"), Some(4_026_531_833));
+        for wrong in [&b""[..], b"net:", b"]", b"net:[]", b"net:[x]", b"net:[4294967296]"] {
+            assert_eq!(namespace(wrong), None);
+        }
     }
 
     #[test]

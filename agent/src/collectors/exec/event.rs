@@ -5,6 +5,7 @@
 
 use collector_common::event::payload::{ExtraDetails, ProcessCreate};
 use collector_common::parse::cmdline::{ArgumentArea, Text, to_text};
+use ring::digest;
 
 use super::image::Image;
 
@@ -56,6 +57,9 @@ pub fn snapshot(pid: i32, image: &Image) -> ProcessCreate {
 /// the script. A process that is called after an argument of its own, and not after its program, is one; the file is
 /// not looked at, because it may lie where looking never ends.
 pub fn script(image: &Image) -> Option<Vec<u8>> {
+    if let Some(script) = &image.script {
+        return from_the_root(script, image);
+    }
     let name = image.stat.as_ref()?.name.as_slice();
     let arguments = image.arguments.as_ref()?.arguments();
     let (interpreter, rest) = arguments.split_first()?;
@@ -66,7 +70,10 @@ pub fn script(image: &Image) -> Option<Vec<u8>> {
     if !interpreter.starts_with(b"/") || called(interpreter) || called(image.executable.as_ref()?) {
         return None;
     }
-    let script = *rest.iter().take(2).find(|argument| called(argument))?;
+    from_the_root(rest.iter().take(2).find(|argument| called(argument))?, image)
+}
+
+fn from_the_root(script: &[u8], image: &Image) -> Option<Vec<u8>> {
     if script.starts_with(b"/") {
         return Some(script.to_vec());
     }
@@ -105,6 +112,7 @@ impl Facts {
             let text = area.to_command_line(MAX_COMMAND_LINE_BYTES);
             if text.cut {
                 self.details.insert("Truncated", area.total_bytes().to_string());
+                self.details.insert("KeptSha256", sha256(&[&area.head, &area.tail]));
             }
             self.text(text)
         });
@@ -128,6 +136,11 @@ impl Facts {
         }
         if let Some(uid) = image.login_uid {
             self.details.insert("LoginUserId", uid.to_string());
+        }
+        for (key, number) in [("PidNamespace", image.pid_namespace), ("NetworkNamespace", image.net_namespace)] {
+            if let Some(number) = number {
+                self.details.insert(key, number.to_string());
+            }
         }
         if let Some(id) = &image.container {
             self.details.insert("ContainerId", id.clone());
@@ -157,6 +170,12 @@ impl Facts {
         }
         self.details
     }
+}
+
+fn sha256(parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -258,7 +277,10 @@ mod tests {
             login_uid: Some(u32::MAX - 2),
             container: Some("f".repeat(64)),
             parent_executable: Some(dirty.clone()),
+            script: None,
             directory: Some(dirty),
+            pid_namespace: Some(u32::MAX),
+            net_namespace: Some(u32::MAX),
             changed: true,
             stat: Some(stat("\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}")),
         };
