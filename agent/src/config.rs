@@ -252,6 +252,8 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ("maxBytesPerDay", settings.max_bytes_per_day.map_or("null".to_owned(), |bytes| bytes.to_string())),
         ("processBackend", text(Some(process_backend))),
         ("processSnapshot", settings.collectors.process_snapshot.to_string()),
+        ("redactAlso", serde_json::json!(settings.collectors.redaction.own()).to_string()),
+        ("redactSecrets", settings.collectors.redaction.is_on.to_string()),
         ("spoolSyncHigh", text(Some(duration::format(settings.spool_sync_high)))),
         ("spoolSyncLow", text(Some(duration::format(settings.spool_sync_low)))),
     ]

@@ -35,4 +35,5 @@ mod hubs;
 mod link;
 mod misbehaviour;
 mod oneshot;
+mod secrets;
 mod silence;

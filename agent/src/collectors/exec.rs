@@ -165,7 +165,7 @@ async fn report_running(cx: &Context) -> Result<(), Closed> {
 /// The event of a program that already ran: dated by its start, and with an id made of the boot, its number and its
 /// start, so that it is recognised when the agent starts again.
 fn snapshot(cx: &Context, pid: i32, image: &image::Image) -> Draft {
-    let mut draft = draft(cx, event::snapshot(pid, image));
+    let mut draft = draft(cx, event::snapshot(pid, image, &cx.settings.borrow().redaction));
     if let Some(stat) = &image.stat {
         let started_us = stat.start_ticks.saturating_mul(TICK_US);
         let age_us = i64::try_from(draft.at.boottime_us.saturating_sub(started_us)).unwrap_or(0);
@@ -199,6 +199,7 @@ pub mod tests {
             login_source: LoginSource::Auto,
             process_backend,
             process_snapshot: false,
+            redaction: Arc::default(),
         });
         (cx, events)
     }

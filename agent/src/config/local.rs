@@ -4,9 +4,11 @@
 //! what an exported twin brings with it, which is nobody's setting and is not looked at.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use collector_common::collector::{LoginSource, ProcessBackend};
+use collector_common::redact::Redaction;
 
 use super::connection::{self, Connection};
 use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
@@ -67,8 +69,16 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 6] =
-    ["loginSource", "maxBytesPerDay", "processBackend", "processSnapshot", "spoolSyncHigh", "spoolSyncLow"];
+const OWN_KEYS: [&str; 8] = [
+    "loginSource",
+    "maxBytesPerDay",
+    "processBackend",
+    "processSnapshot",
+    "redactAlso",
+    "redactSecrets",
+    "spoolSyncHigh",
+    "spoolSyncLow",
+];
 
 /// Less than this a day would not carry one message of each lane.
 const MIN_BYTES_PER_DAY: u64 = 64 * 1024;
@@ -217,6 +227,16 @@ fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> 
         }
         "processSnapshot" => {
             settings.collectors.process_snapshot = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+        }
+        "redactAlso" => {
+            const EXPECTED: &str = "at most 64 strings, each a \"NAME\" or a \"PROGRAM OPTION\" of 2 to 64 characters";
+            let own: Vec<String> = serde_json::from_str(entry.value).map_err(|_| EXPECTED)?;
+            let is_on = settings.collectors.redaction.is_on;
+            settings.collectors.redaction = Arc::new(Redaction::new(is_on, &own).map_err(|_| EXPECTED)?);
+        }
+        "redactSecrets" => {
+            let is_on = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+            Arc::make_mut(&mut settings.collectors.redaction).is_on = is_on;
         }
         "spoolSyncHigh" => settings.spool_sync_high = sync_interval(word.as_deref())?,
         "spoolSyncLow" => settings.spool_sync_low = sync_interval(word.as_deref())?,

@@ -1,5 +1,6 @@
 //! What the agent is asked to do: no options, every value valid, the defaults in one place.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use collector_common::collector::{self, LoginSource, ProcessBackend};
@@ -77,6 +78,7 @@ impl Default for Settings {
                 login_source: LoginSource::Auto,
                 process_backend: ProcessBackend::Auto,
                 process_snapshot: false,
+                redaction: Arc::default(),
             },
             priorities: [Priority::Low; Kind::ALL.len()],
         };

@@ -423,11 +423,14 @@ fn values_that_contradict_each_other_are_settled() {
 #[test]
 fn own_keys_are_plain_values() {
     let text = r#"{"properties": {"desired": {"edgewarden": {"loginSource": "/var/log/secure",
-        "processBackend": "poll", "processSnapshot": true, "spoolSyncHigh": "PT1S", "spoolSyncLow": null}}}}"#;
+        "processBackend": "poll", "processSnapshot": true, "redactAlso": ["licence", "tool -z"],
+        "redactSecrets": false, "spoolSyncHigh": "PT1S", "spoolSyncLow": null}}}}"#;
     let config = loaded(text);
     assert_eq!(config.settings.collectors.login_source, LoginSource::File("/var/log/secure".into()));
     assert_eq!(config.settings.collectors.process_backend, ProcessBackend::Poll);
     assert!(config.settings.collectors.process_snapshot);
+    let redaction = &config.settings.collectors.redaction;
+    assert_eq!((redaction.is_on, redaction.own()), (false, ["licence".to_owned(), "tool -z".to_owned()].as_slice()));
     assert_eq!(config.settings.spool_sync_high, Duration::from_secs(1));
     assert_eq!(config.settings.spool_sync_low, Duration::from_secs(30));
 }

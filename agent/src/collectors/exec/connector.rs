@@ -19,14 +19,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use collector_common::clock::Clock;
-use collector_common::collector::{Closed, Context, Draft, Emitter, Failure};
+use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, Settings};
 use collector_common::event::kind::Kind;
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::cn_proc::{self, Message};
 use collector_common::root::Root;
 use collector_common::sys::connector::{Connector, DATAGRAM_BYTES, Received, Wake};
 use collector_common::sys::scheduling;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::event::process_create;
 use super::image::Image;
@@ -59,6 +59,7 @@ pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
     let mut watch = Watch {
         root: cx.root.clone(),
         clock: cx.clock,
+        settings: cx.settings.clone(),
         out: cx.out.clone(),
         drops: Drops::default(),
         reading: Arc::clone(&reading),
@@ -119,6 +120,7 @@ impl Reading {
 struct Watch {
     root: Root,
     clock: Clock,
+    settings: watch::Receiver<Arc<Settings>>,
     out: Emitter,
     drops: Drops,
     reading: Arc<Reading>,
@@ -166,7 +168,8 @@ impl Watch {
     fn report(&self, pid: i32) -> Result<(), Closed> {
         let at = self.clock.now();
         let image = self.reading.read(&self.root, pid);
-        self.out.offer(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image))))
+        let event = process_create(pid, &image, &self.settings.borrow().redaction);
+        self.out.offer(Draft::new(at, Payload::ProcessCreate(event)))
     }
 
     /// The kernel does not say how many it dropped. At least one is counted each time, and the remark says so.
@@ -233,7 +236,7 @@ mod tests {
         let (cx, mut events) = context(ProcessBackend::Connector);
         let start = Instant::now();
         let (drops, reading) = (Drops::default(), Arc::default());
-        let mut watch = Watch { root: cx.root, clock: cx.clock, out: cx.out, drops, reading };
+        let mut watch = Watch { root: cx.root, clock: cx.clock, settings: cx.settings, out: cx.out, drops, reading };
         for second in [0, 1, 59, 61, 62] {
             watch.note_drop(start + Duration::from_secs(second)).unwrap();
         }

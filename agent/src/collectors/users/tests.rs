@@ -43,7 +43,8 @@ struct Agent {
 
 fn settings(snapshot_interval: Duration) -> Arc<Settings> {
     let (login_source, process_backend) = (LoginSource::Auto, ProcessBackend::Auto);
-    Arc::new(Settings { snapshot_interval, login_source, process_backend, process_snapshot: false })
+    let redaction = Arc::default();
+    Arc::new(Settings { snapshot_interval, login_source, process_backend, process_snapshot: false, redaction })
 }
 
 fn start(root: Root, once: bool) -> Agent {
