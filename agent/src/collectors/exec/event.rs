@@ -141,6 +141,8 @@ impl Facts {
     }
 
     fn add_origin(&mut self, image: &Image) {
+        let parent = image.stat.as_ref().map(|stat| stat.parent_pid.unsigned_abs());
+        self.flag("AgentChild", parent == Some(std::process::id()));
         if let Some(path) = &image.parent_executable {
             self.add("ParentExecutable", path);
         }
@@ -252,6 +254,15 @@ mod tests {
         let event = process_create(9, &image, &Redaction::new(false, &[]).unwrap());
         assert_eq!(event.command_line, "mysql -pS3CRET --token S3CRET shop");
         assert!(!event.extra_details.contains_key("Redacted"));
+    }
+
+    #[test]
+    fn a_child_of_the_agent_is_marked_and_not_hidden() {
+        let text = format!("9 (x) S {} 9 9 0 -1 0 1 0 0 0 1 2 0 0 20 0 1 0 98765 1 2\n", std::process::id());
+        let child = Image { stat: Stat::parse(text.as_bytes()), ..image("/usr/bin/journalctl", "journalctl", &["x"]) };
+        let of = |image| process_create(9, image, &Redaction::default()).extra_details;
+        assert_eq!(of(&child)["AgentChild"], "true");
+        assert!(!of(&image("/usr/bin/journalctl", "journalctl", &["x"])).contains_key("AgentChild"));
     }
 
     #[test]
