@@ -28,6 +28,7 @@ use crate::lifecycle::{self, Before};
 use crate::mqtt::Endpoint;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
+use crate::recorder::noise::Noise;
 use crate::recorder::progress::Progress;
 use crate::recorder::refusals::Refusals;
 use crate::remarks::{Remarks, Statistics};
@@ -112,6 +113,7 @@ async fn start(config: Config, config_file: Option<PathBuf>) -> Result<Daemon, R
         counts: counts.clone(),
         clock,
         refusals: Refusals::default(),
+        noise: Noise::default(),
         progress: progress.clone(),
     };
     let recorder = recorder.spawn(Handle::current());

@@ -34,6 +34,7 @@ mod delivery;
 mod hubs;
 mod link;
 mod misbehaviour;
+mod noise;
 mod oneshot;
 mod secrets;
 mod silence;

@@ -16,7 +16,7 @@ use super::duration;
 use super::nearest::nearest;
 use super::origin::{Origin, Origins};
 use super::published;
-use super::settings::Settings;
+use super::settings::{ProcessRule, Settings};
 use crate::identity;
 
 /// What is said about this device and this machine; it never comes from the hub.
@@ -69,10 +69,13 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 8] = [
+const OWN_KEYS: [&str; 11] = [
     "loginSource",
     "maxBytesPerDay",
     "processBackend",
+    "processExclude",
+    "processFloodRate",
+    "processInclude",
     "processSnapshot",
     "redactAlso",
     "redactSecrets",
@@ -225,6 +228,12 @@ fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> 
                 _ => return Err("\"auto\", \"connector\" or \"poll\""),
             };
         }
+        "processExclude" => settings.process_exclude = process_rules(entry.value)?,
+        "processFloodRate" => {
+            let rate = serde_json::from_str(entry.value).ok().filter(|rate| *rate > 0);
+            settings.process_flood_rate = Some(rate.ok_or("a whole number of programs a second, at least 1")?);
+        }
+        "processInclude" => settings.process_include = process_rules(entry.value)?,
         "processSnapshot" => {
             settings.collectors.process_snapshot = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
         }
@@ -243,6 +252,16 @@ fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> 
         _ => {}
     }
     Ok(())
+}
+
+fn process_rules(value: &str) -> Result<Vec<ProcessRule>, &'static str> {
+    let texts: Option<Vec<String>> = serde_json::from_str(value).ok();
+    let rules = texts
+        .filter(|texts| texts.len() <= 64)
+        .map(|texts| texts.iter().map(|text| ProcessRule::parse(text)).collect());
+    rules.flatten().ok_or(
+        "at most 64 strings, each \"executable=PATH\", \"user=UID\" or \"container=ID\"; a * may end a path or an id",
+    )
 }
 
 fn sync_interval(text: Option<&str>) -> Result<Duration, &'static str> {

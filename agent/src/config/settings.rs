@@ -6,6 +6,8 @@ use std::time::Duration;
 use collector_common::collector::{self, LoginSource, ProcessBackend};
 use collector_common::event::kind::{Kind, Lane};
 
+pub use super::process_rule::ProcessRule;
+
 /// The effective settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -29,6 +31,12 @@ pub struct Settings {
     pub spool_sync_low: Duration,
     /// `edgewarden.maxBytesPerDay`: what may be published in a day; `None` is no limit.
     pub max_bytes_per_day: Option<u64>,
+    /// `edgewarden.processInclude`: if there are any, only execs that meet one are events.
+    pub process_include: Vec<ProcessRule>,
+    /// `edgewarden.processExclude`: execs that meet one are counted and no events.
+    pub process_exclude: Vec<ProcessRule>,
+    /// `edgewarden.processFloodRate`: above so many execs a second they are aggregated.
+    pub process_flood_rate: Option<u64>,
     /// What the collectors read.
     pub collectors: collector::Settings,
     priorities: [Priority; Kind::ALL.len()],
@@ -73,6 +81,9 @@ impl Default for Settings {
             spool_sync_high: Duration::from_millis(500),
             spool_sync_low: Duration::from_secs(30),
             max_bytes_per_day: None,
+            process_include: Vec::new(),
+            process_exclude: Vec::new(),
+            process_flood_rate: None,
             collectors: collector::Settings {
                 snapshot_interval: Duration::from_secs(13 * 3600),
                 login_source: LoginSource::Auto,
