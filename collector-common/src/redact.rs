@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::parse::cmdline::ArgumentArea;
-use shell::{is_shell_option, option_name, shell_words};
+use shell::{ends_cluster, is_shell_option, option_name, shell_words};
 use table::{OPTIONS, Part, Takes};
 use text::{About, Joined, is_secret_name, secrets};
 
@@ -179,8 +179,8 @@ enum Known<'a> {
     Nothing,
     /// Its name was not read, so it may be any.
     NotAnything,
-    /// These rows.
-    Rows(&'a [usize]),
+    /// The rows of the first that was named, and those of the last.
+    Rows { first: &'a [usize], last: &'a [usize] },
 }
 
 /// What the words so far say about the next.
@@ -258,20 +258,23 @@ impl<'a> Scan<'a> {
 
     /// Whether the argument is a program, or an option or a word such a program is known for.
     fn own_option(&mut self, text: &[u8], at: usize, words: &mut Words<'a>) -> bool {
-        let rows = match words.program {
-            Known::Nothing => &[],
-            Known::Rows(rows) => rows,
+        let (first, last): (&[usize], &[usize]) = match words.program {
+            Known::Nothing => (&[], &[]),
+            Known::Rows { first, last } => (first, last),
             Known::NotAnything => return self.any_option(text, at, words),
         };
-        if rows.iter().any(|row| self.row(*row, text, at, words)) {
+        if first.iter().chain(last).any(|row| self.row(*row, text, at, words)) {
             return true;
         }
-        if text[0] == b'-' {
+        // A URL or a script may end in the name of a program as well.
+        if text[0] == b'-' || !text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(byte)) {
             return false;
         }
         let base = text.rsplit(|byte| *byte == b'/').next().unwrap_or(text);
         let Some(rows) = self.redaction.programs.get(base) else { return false };
-        *words = Words { program: Known::Rows(rows), ..Words::default() };
+        // The first stays: what looks like another may be the name of its user.
+        let first = if first.is_empty() { rows } else { first };
+        *words = Words { program: Known::Rows { first, last: rows }, ..Words::default() };
         words.left = rows.iter().filter_map(|row| OPTIONS.get(*row)).find_map(|option| match option.takes {
             Takes::Nth(words) if option.flag.is_empty() => Some(words),
             _ => None,
@@ -314,6 +317,10 @@ impl<'a> Scan<'a> {
         at: usize,
         words: &mut Words<'a>,
     ) -> bool {
+        if takes == Takes::Either && ends_cluster(text, flag) && !matches!(words.program, Known::NotAnything) {
+            words.pending = Some(Pending { part, surely: true });
+            return true;
+        }
         let Some(value) = text.strip_prefix(flag) else { return false };
         if value.is_empty() {
             let is_next = takes != Takes::Attached;

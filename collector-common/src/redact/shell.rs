@@ -8,6 +8,13 @@ pub fn is_shell_option(text: &[u8]) -> bool {
         || text == b"--command"
 }
 
+/// Whether short options that were written together end in this one, as `-sSu` in `-u`.
+pub fn ends_cluster(text: &[u8], flag: &[u8]) -> bool {
+    let [b'-', letter] = flag else { return false };
+    matches!(text, [b'-', flags @ .., last] if last == letter
+        && (1..=5).contains(&flags.len()) && flags.iter().all(u8::is_ascii_alphabetic))
+}
+
 /// The name of an option whose value is the next argument.
 pub fn option_name(text: &[u8]) -> Option<&[u8]> {
     let name = text.strip_prefix(b"-")?;

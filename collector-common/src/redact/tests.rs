@@ -69,6 +69,11 @@ fn secrets_are_found_wherever_they_stand() {
         "docker run -e DB_PASSWORD=S3CRETvalue -p 8080:80 image",
         "env 'DB_PASSWORD=S3CRETvalue' x",
         "htpasswd -nb admin S3CRETvalue",
+        "curl -sSu admin:S3CRETvalue https://a.example/",
+        "ldapsearch -LLLxw S3CRETvalue -b dc=x",
+        "git clone https://u:S3CRETvalue@git.example/src/curl",
+        "sh -c 'DB_PASSWORD=S3CRETvalue exec /usr/bin/mysql'",
+        "mysql -u zip -pS3CRETvalue shop",
     ] {
         assert_only_the_secret_goes(line);
     }
