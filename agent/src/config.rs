@@ -254,6 +254,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ("processBackend", text(Some(process_backend))),
         ("processExclude", rules(&settings.process_exclude)),
         ("processFloodRate", settings.process_flood_rate.map_or("null".to_owned(), |rate| rate.to_string())),
+        ("processHash", settings.collectors.process_hash.to_string()),
         ("processInclude", rules(&settings.process_include)),
         ("processSnapshot", settings.collectors.process_snapshot.to_string()),
         ("redactAlso", serde_json::json!(settings.collectors.redaction.own()).to_string()),

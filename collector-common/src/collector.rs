@@ -65,6 +65,8 @@ pub struct Settings {
     pub process_backend: ProcessBackend,
     /// Report the processes that already run when the collector starts.
     pub process_snapshot: bool,
+    /// Read the programs that are executed, for their SHA-256.
+    pub process_hash: bool,
     /// What is taken for a secret in a command line.
     pub redaction: Arc<Redaction>,
 }

@@ -5,6 +5,8 @@
 
 pub mod connector;
 
+mod digest;
+
 pub mod event;
 
 pub mod image;
@@ -95,10 +97,17 @@ impl Backend {
 }
 
 async fn run(mut cx: Context) -> Result<(), Failure> {
+    let recorder = cx.out.clone();
     loop {
         let wanted = cx.settings.borrow_and_update().process_backend;
         let backend = choose(&cx.root, wanted)?;
         cx.state.running(backend.name(), Some(backend.lacks(&cx.root).join("; ")));
+        let hash = cx.settings.borrow().process_hash;
+        cx.out = match hash {
+            true => digest::in_front_of(&recorder, &cx.root)
+                .map_err(|error| Failure(format!("cannot start a thread that reads programs: {error}")))?,
+            false => recorder.clone(),
+        };
         let mut settings = cx.settings.clone();
         let observed = async {
             match backend {
@@ -108,7 +117,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         };
         tokio::select! {
             ended = observed => return ended,
-            () = other_backend_wanted(&mut settings, wanted) => {}
+            () = other_wanted(&mut settings, wanted, hash) => {}
         }
     }
 }
@@ -126,8 +135,9 @@ fn choose(root: &Root, wanted: ProcessBackend) -> Result<Backend, Failure> {
     }
 }
 
-async fn other_backend_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend) {
-    if settings.wait_for(|settings| settings.process_backend != wanted).await.is_err() {
+async fn other_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend, hash: bool) {
+    let is_other = |settings: &Arc<Settings>| settings.process_backend != wanted || settings.process_hash != hash;
+    if settings.wait_for(is_other).await.is_err() {
         // Nobody is left who could change a setting.
         std::future::pending::<()>().await;
     }
@@ -199,6 +209,7 @@ pub mod tests {
             login_source: LoginSource::Auto,
             process_backend,
             process_snapshot: false,
+            process_hash: false,
             redaction: Arc::default(),
         });
         (cx, events)
@@ -321,6 +332,22 @@ pub mod tests {
         let event = first(&mut events, |event| event.command_line.ends_with("sleep 31.41")).await;
         assert_eq!(event.extra_details["Snapshot"], "true");
         assert!(event.extra_details["StartBoottimeMs"].parse::<u64>().unwrap() > 0);
+        running.abort();
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn programs_are_read_when_asked_for() {
+        let mut sleep = Command::new("/bin/sleep").arg("27.18").spawn().unwrap();
+        let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
+        let (cx, _sender, mut events) = adjustable(Settings { process_snapshot: true, process_hash: true, ..settings });
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        let event = first(&mut events, |event| event.command_line.ends_with("sleep 27.18")).await;
+        let details = &event.extra_details;
+        assert!(
+            details.get("Sha256").is_some_and(|digest| digest.len() == 64) || details.contains_key("Sha256Missing")
+        );
         running.abort();
         sleep.kill().unwrap();
         sleep.wait().unwrap();

@@ -69,12 +69,13 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-const OWN_KEYS: [&str; 11] = [
+const OWN_KEYS: [&str; 12] = [
     "loginSource",
     "maxBytesPerDay",
     "processBackend",
     "processExclude",
     "processFloodRate",
+    "processHash",
     "processInclude",
     "processSnapshot",
     "redactAlso",
@@ -232,6 +233,9 @@ fn take_own(entry: &Entry, settings: &mut Settings) -> Result<(), &'static str> 
         "processFloodRate" => {
             let rate = serde_json::from_str(entry.value).ok().filter(|rate| *rate > 0);
             settings.process_flood_rate = Some(rate.ok_or("a whole number of programs a second, at least 1")?);
+        }
+        "processHash" => {
+            settings.collectors.process_hash = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
         }
         "processInclude" => settings.process_include = process_rules(entry.value)?,
         "processSnapshot" => {

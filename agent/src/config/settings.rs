@@ -89,6 +89,7 @@ impl Default for Settings {
                 login_source: LoginSource::Auto,
                 process_backend: ProcessBackend::Auto,
                 process_snapshot: false,
+                process_hash: false,
                 redaction: Arc::default(),
             },
             priorities: [Priority::Low; Kind::ALL.len()],

@@ -30,6 +30,7 @@ pub fn settings(login_source: LoginSource) -> Settings {
         login_source,
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
+        process_hash: false,
         redaction: Arc::default(),
     }
 }

@@ -20,6 +20,7 @@ fn settings() -> Arc<Settings> {
         login_source: LoginSource::Auto,
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
+        process_hash: false,
         redaction: Arc::default(),
     })
 }
