@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, Reading};
 use crate::event::kind::Kind;
 use crate::event::payload::{Diagnostic, Payload};
+use crate::redact::Redaction;
 use crate::root::Root;
 
 /// A source of events.
@@ -66,6 +67,10 @@ pub struct Settings {
     pub process_backend: ProcessBackend,
     /// Report the processes that already run when the collector starts.
     pub process_snapshot: bool,
+    /// Read the programs that are executed, for their SHA-256.
+    pub process_hash: bool,
+    /// What is taken for a secret in a command line.
+    pub redaction: Arc<Redaction>,
 }
 
 /// `edgewarden.loginSource`.

@@ -37,6 +37,8 @@ mod hub_guide;
 mod hubs;
 mod link;
 mod misbehaviour;
+mod noise;
 mod oneshot;
+mod secrets;
 mod silence;
 mod twin;

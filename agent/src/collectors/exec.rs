@@ -10,6 +10,8 @@ pub mod probe;
 
 pub mod connector;
 
+mod digest;
+
 pub mod drops;
 
 pub mod event;
@@ -130,12 +132,19 @@ fn name(backend: ProcessBackend) -> &'static str {
 
 async fn run(mut cx: Context) -> Result<(), Failure> {
     let mut broken: Vec<(ProcessBackend, String)> = Vec::new();
+    let recorder = cx.out.clone();
     loop {
         let wanted = cx.settings.borrow_and_update().process_backend;
         let choice = choose_apart(&cx.root, wanted, &broken).await?;
         let lacks = choice.lacks(&cx.root);
         let kind = choice.backend.kind();
         cx.state.running(name(kind), (!lacks.is_empty()).then(|| lacks.join("; ")));
+        let hash = cx.settings.borrow().process_hash;
+        cx.out = match hash {
+            true => digest::in_front_of(&recorder, &cx.root)
+                .map_err(|error| Failure(format!("cannot start a thread that reads programs: {error}")))?,
+            false => recorder.clone(),
+        };
         let mut settings = cx.settings.clone();
         let observed = async {
             match choice.backend {
@@ -154,7 +163,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
                 }
                 ended => return ended,
             },
-            () = other_backend_wanted(&mut settings, wanted) => broken.clear(),
+            () = other_wanted(&mut settings, wanted, hash) => broken.clear(),
             () = tokio::time::sleep(BETTER_AGAIN), if !broken.is_empty() => broken.clear(),
         }
     }
@@ -211,8 +220,9 @@ fn open(root: &Root, kind: ProcessBackend) -> Result<Backend, String> {
     }
 }
 
-async fn other_backend_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend) {
-    if settings.wait_for(|settings| settings.process_backend != wanted).await.is_err() {
+async fn other_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend, hash: bool) {
+    let is_other = |settings: &Arc<Settings>| settings.process_backend != wanted || settings.process_hash != hash;
+    if settings.wait_for(is_other).await.is_err() {
         // Nobody is left who could change a setting.
         std::future::pending::<()>().await;
     }
@@ -250,7 +260,7 @@ async fn report_running(cx: &Context) -> Result<(), Closed> {
 /// The event of a program that already ran: dated by its start, and with an id made of the boot, its number and its
 /// start, so that it is recognised when the agent starts again.
 fn snapshot(cx: &Context, pid: i32, image: &image::Image) -> Draft {
-    let mut draft = draft(cx, event::snapshot(pid, image));
+    let mut draft = draft(cx, event::snapshot(pid, image, &cx.settings.borrow().redaction));
     if let Some(stat) = &image.stat {
         let started_us = stat.start_ticks.saturating_mul(TICK_US);
         let age_us = i64::try_from(draft.at.boottime_us.saturating_sub(started_us)).unwrap_or(0);
@@ -285,6 +295,8 @@ pub mod tests {
             fold_failed_logins: false,
             process_backend,
             process_snapshot: false,
+            process_hash: false,
+            redaction: Arc::default(),
         });
         (cx, events)
     }
@@ -467,6 +479,22 @@ pub mod tests {
         let event = first(&mut events, |event| event.command_line.ends_with("sleep 31.41")).await;
         assert_eq!(event.extra_details["Snapshot"], "true");
         assert!(event.extra_details["StartBoottimeMs"].parse::<u64>().unwrap() > 0);
+        running.abort();
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn programs_are_read_when_asked_for() {
+        let mut sleep = Command::new("/bin/sleep").arg("27.18").spawn().unwrap();
+        let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
+        let (cx, _sender, mut events) = adjustable(Settings { process_snapshot: true, process_hash: true, ..settings });
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        let event = first(&mut events, |event| event.command_line.ends_with("sleep 27.18")).await;
+        let details = &event.extra_details;
+        assert!(
+            details.get("Sha256").is_some_and(|digest| digest.len() == 64) || details.contains_key("Sha256Missing")
+        );
         running.abort();
         sleep.kill().unwrap();
         sleep.wait().unwrap();

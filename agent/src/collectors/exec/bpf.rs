@@ -135,7 +135,10 @@ fn next(ring: &mut RingBuf<MapData>, cx: &Context, now: Reading) -> Option<Draft
         };
         let at = now.at_boottime_us(record.boottime_ns / 1000);
         let pid = record.pid;
-        return Some(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image(&cx.root, record)))));
+        return Some(Draft::new(
+            at,
+            Payload::ProcessCreate(process_create(pid, &image(&cx.root, record), &cx.settings.borrow().redaction)),
+        ));
     }
 }
 

@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::thread;
 
 use collector_common::clock::Clock;
-use collector_common::collector::{Closed, Context, Draft, Emitter, Failure};
+use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, Settings};
 use collector_common::event::payload::Payload;
 use collector_common::parse::cn_proc::{self, Message};
 use collector_common::root::Root;
 use collector_common::sys::connector::{Connector, DATAGRAM_BYTES, Received, Wake};
 use collector_common::sys::scheduling;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::drops::Drops;
 use super::event::process_create;
@@ -58,6 +58,7 @@ pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
     let mut watch = Watch {
         root: cx.root.clone(),
         clock: cx.clock,
+        settings: cx.settings.clone(),
         out: cx.out.clone(),
         drops: Drops::default(),
         reading: Arc::clone(&reading),
@@ -118,6 +119,7 @@ impl Reading {
 struct Watch {
     root: Root,
     clock: Clock,
+    settings: watch::Receiver<Arc<Settings>>,
     out: Emitter,
     drops: Drops,
     reading: Arc<Reading>,
@@ -166,7 +168,8 @@ impl Watch {
     fn report(&self, pid: i32) -> Result<(), Closed> {
         let at = self.clock.now();
         let image = self.reading.read(&self.root, pid);
-        self.out.offer(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image))))
+        let event = process_create(pid, &image, &self.settings.borrow().redaction);
+        self.out.offer(Draft::new(at, Payload::ProcessCreate(event)))
     }
 }
 

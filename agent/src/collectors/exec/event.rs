@@ -1,10 +1,12 @@
 //! From what is known about a process to the event that says it executed.
 //!
 //! What could not be read is written as `(unknown)`, which is no path, no command and no uid, and named in
-//! `ExtraDetails.Incomplete`: the number of the process alone is still evidence that something ran.
+//! `ExtraDetails.Incomplete`: the number of the process alone is still evidence that something ran. What is taken for a
+//! secret in the arguments goes no further than here.
 
 use collector_common::event::payload::{ExtraDetails, ProcessCreate};
 use collector_common::parse::cmdline::{ArgumentArea, Text, to_text};
+use collector_common::redact::Redaction;
 use ring::digest;
 
 use super::image::Image;
@@ -22,10 +24,10 @@ const MAX_PATH_BYTES: usize = 1024;
 const NAME_BYTES: usize = 15;
 
 /// Describes the exec of a process.
-pub fn process_create(pid: i32, image: &Image) -> ProcessCreate {
+pub fn process_create(pid: i32, image: &Image, redaction: &Redaction) -> ProcessCreate {
     let mut facts = Facts::default();
     let executable = facts.path("Executable", image.executable.as_deref());
-    let command_line = facts.command_line(image.arguments.as_ref());
+    let command_line = facts.command_line(image.arguments.as_ref(), redaction);
     let user_id = facts.require("UserId", image.uids.map(|uids| uids.real.to_string()));
     let parent = facts.require("ParentProcessId", image.stat.as_ref().map(|stat| stat.parent_pid.to_string()));
     facts.add_identity(image);
@@ -42,8 +44,8 @@ pub fn process_create(pid: i32, image: &Image) -> ProcessCreate {
 
 /// Describes a process that already ran when the agent looked. Its number and its start are the same however often
 /// the agent starts, so that a second look at it can be recognised.
-pub fn snapshot(pid: i32, image: &Image) -> ProcessCreate {
-    let mut event = process_create(pid, image);
+pub fn snapshot(pid: i32, image: &Image, redaction: &Redaction) -> ProcessCreate {
+    let mut event = process_create(pid, image, redaction);
     event.extra_details.insert("Snapshot", "true".to_owned());
     if let Some(stat) = &image.stat {
         event.extra_details.insert("StartBoottimeMs", stat.start_ticks.saturating_mul(10).to_string());
@@ -107,12 +109,16 @@ impl Facts {
         self.require(field, text)
     }
 
-    fn command_line(&mut self, area: Option<&ArgumentArea>) -> String {
+    fn command_line(&mut self, area: Option<&ArgumentArea>, redaction: &Redaction) -> String {
         let text = area.map(|area| {
-            let text = area.to_command_line(MAX_COMMAND_LINE_BYTES);
+            let (shown, marks) = redaction.apply(area);
+            if marks > 0 {
+                self.details.insert("Redacted", marks.to_string());
+            }
+            let text = shown.to_command_line(MAX_COMMAND_LINE_BYTES);
             if text.cut {
                 self.details.insert("Truncated", area.total_bytes().to_string());
-                self.details.insert("KeptSha256", sha256(&[&area.head, &area.tail]));
+                self.details.insert("KeptSha256", sha256(&[&shown.head, &shown.tail]));
             }
             self.text(text)
         });
@@ -148,6 +154,8 @@ impl Facts {
     }
 
     fn add_origin(&mut self, image: &Image) {
+        let parent = image.stat.as_ref().map(|stat| stat.parent_pid.unsigned_abs());
+        self.flag("AgentChild", parent == Some(std::process::id()));
         if let Some(path) = &image.parent_executable {
             self.add("ParentExecutable", path);
         }
@@ -210,7 +218,7 @@ mod tests {
         image.uids = Some(Uids { real: 1000, effective: 0 });
         image.login_uid = Some(1000);
         image.parent_executable = Some(b"/usr/bin/bash".to_vec());
-        let items = Payload::ProcessCreate(process_create(9, &image)).to_items().unwrap();
+        let items = Payload::ProcessCreate(process_create(9, &image, &Redaction::default())).to_items().unwrap();
         assert_eq!(
             items[0],
             r#"{"Executable":"/usr/bin/su","CommandLine":"su -c 'id -u'","UserId":"1000","ProcessId":9,"ParentProcessId":8,"ExtraDetails":{"EffectiveUserId":"0","LoginUserId":"1000","ParentExecutable":"/usr/bin/bash"}}"#
@@ -219,13 +227,13 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_said_and_never_guessed() {
-        let event = process_create(9, &Image::default());
+        let event = process_create(9, &Image::default(), &Redaction::default());
         assert_eq!((event.executable.as_str(), event.command_line.as_str()), (UNKNOWN, UNKNOWN));
         assert_eq!((event.user_id.as_str(), event.process_id, event.parent_process_id), (UNKNOWN, 9, 0));
         assert_eq!(event.extra_details["Incomplete"], "Executable;CommandLine;UserId;ParentProcessId");
 
         let zombie = Image { executable: None, arguments: None, ..image("/bin/true", "true", &[]) };
-        let event = process_create(9, &zombie);
+        let event = process_create(9, &zombie, &Redaction::default());
         assert_eq!((event.user_id.as_str(), event.parent_process_id), ("1000", 8));
         assert_eq!(event.extra_details["Incomplete"], "Executable;CommandLine");
         assert_eq!(event.extra_details["ProcessName"], "true");
@@ -257,8 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_not_in_the_event_and_its_place_is() {
+        let image = image("/usr/bin/mysql", "mysql", &["mysql", "-pS3CRET", "--token", "S3CRET", "shop"]);
+        let event = process_create(9, &image, &Redaction::default());
+        assert_eq!(event.command_line, "mysql -p%REDACTED% --token %REDACTED% shop");
+        assert_eq!(event.extra_details["Redacted"], "2");
+        let event = process_create(9, &image, &Redaction::new(false, &[]).unwrap());
+        assert_eq!(event.command_line, "mysql -pS3CRET --token S3CRET shop");
+        assert!(!event.extra_details.contains_key("Redacted"));
+    }
+
+    #[test]
+    fn a_child_of_the_agent_is_marked_and_not_hidden() {
+        let text = format!("9 (x) S {} 9 9 0 -1 0 1 0 0 0 1 2 0 0 20 0 1 0 98765 1 2\n", std::process::id());
+        let child = Image { stat: Stat::parse(text.as_bytes()), ..image("/usr/bin/journalctl", "journalctl", &["x"]) };
+        let of = |image| process_create(9, image, &Redaction::default()).extra_details;
+        assert_eq!(of(&child)["AgentChild"], "true");
+        assert!(!of(&image("/usr/bin/journalctl", "journalctl", &["x"])).contains_key("AgentChild"));
+    }
+
+    #[test]
     fn a_snapshot_names_the_start() {
-        let details = snapshot(9, &image("/sbin/init", "init", &["/sbin/init"])).extra_details;
+        let details = snapshot(9, &image("/sbin/init", "init", &["/sbin/init"]), &Redaction::default()).extra_details;
         assert_eq!((details["Snapshot"].as_str(), details["StartBoottimeMs"].as_str()), ("true", "987650"));
     }
 
@@ -284,7 +312,7 @@ mod tests {
             changed: true,
             stat: Some(stat("\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}")),
         };
-        let mut event = snapshot(i32::MAX, &worst);
+        let mut event = snapshot(i32::MAX, &worst, &Redaction::default());
         event.extra_details.insert("Script", "x".repeat(MAX_PATH_BYTES));
         event.extra_details.insert("Undecodable", "true".to_owned());
         event.extra_details.insert("Incomplete", "Executable;CommandLine;UserId;ParentProcessId".to_owned());
