@@ -13,7 +13,7 @@ TORTURE_FAULTS ?= 200
 # How many random stores are asked in `make test-kql`.
 KQL_DATA_SETS ?= 500
 
-.PHONY: help demo test torture test-kql test-scale check bench bench-fleet fuzz deb
+.PHONY: help demo test torture test-kql test-scale check bpf bench bench-exec bench-fleet fuzz deb
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
@@ -22,7 +22,9 @@ help:
 	@echo "make test-kql  the hub's answers beside ClickHouse's on $(KQL_DATA_SETS) random stores, and Microsoft's reading of our queries"
 	@echo "make test-scale  the ClickHouse tables for a fleet, filled with a real agent's messages and asked the guide's questions"
 	@echo "make check  formatting, lints, dependencies, documentation"
+	@echo "make bpf    build the BPF objects anew, which are committed"
 	@echo "make bench  measure delivery, the idle agent, the replay of a big log, and the hub's queries"
+	@echo "make bench-exec  measure what it costs to know of every exec, beside others that do"
 	@echo "make bench-fleet  many devices through mosquitto into the hub's store"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make deb    Debian packages"
@@ -60,7 +62,11 @@ check:
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/check-dependencies.sh
+	scripts/build-bpf.sh --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+bpf:
+	scripts/build-bpf.sh
 
 bench:
 	cargo build --release --locked -p edgewarden
@@ -75,6 +81,11 @@ bench:
 bench-fleet:
 	scripts/setup-test.sh
 	cargo bench --locked -p edgewarden-hub --bench fleet
+
+# Of the agent and of others that tell of execs; installs those.
+bench-exec:
+	cargo build --release --locked -p edgewarden
+	scripts/measure-execs.sh "$(TARGET_DIR)/release/edgewarden"
 
 fuzz:
 	scripts/setup-fuzz.sh

@@ -6,7 +6,8 @@
 #
 # CPU is utime + stime of the agent and all its descendants (/proc/PID/stat fields 14 and 15, ticks of CLK_TCK, and 16
 # and 17 for children that ended and were waited for) over SECONDS, 60 unless told otherwise, after 20 s of warm-up.
-# How much happened on the machine meanwhile is printed too: each exec anywhere is an event, and work.
+# Wake-ups are voluntary context switches of all threads. How much happened on the machine meanwhile is printed too:
+# each exec anywhere is an event, and work.
 # Memory is PSS, the sum of smaps_rollup over the same processes (proc(5)). The numbers belong in docs/measurements.md
 # together with the lines around them.
 set -euo pipefail
@@ -63,6 +64,11 @@ ticks() {
     local p
     for p in $(family "$pid"); do sed 's/.*) //' "/proc/$p/stat"; done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
 }
+# How often any thread of all of them went to sleep, which is how often it was woken.
+wakeups() {
+    local p
+    for p in $(family "$pid"); do cat "/proc/$p/task/"*/status; done | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum + 0 }'
+}
 pss_kb() {
     local p
     for p in $(family "$pid"); do cat "/proc/$p/smaps_rollup"; done | awk '/^Pss:/ { sum += $2 } END { print sum + 0 }'
@@ -76,8 +82,10 @@ sleep 20
 kill -0 "$pid" 2>/dev/null || { echo "the agent ended during warm-up:" >&2; cat "$dir/log" >&2; exit 1; }
 events="$(collected)"
 before="$(ticks)"
+woken="$(wakeups)"
 sleep "$seconds"
 after="$(ticks)"
+woken=$(($(wakeups) - woken))
 kill -0 "$pid" 2>/dev/null || { echo "the agent ended during the measurement:" >&2; cat "$dir/log" >&2; exit 1; }
 
 echo "date      $(date -u +%Y-%m-%dT%H:%MZ)"
@@ -87,6 +95,7 @@ echo "binary    $(stat -c %s "$agent") bytes, $("$agent" --version)"
 echo "processes $(family "$pid" | wc -l)"
 awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v s="$seconds" \
     'BEGIN { printf "cpu       %.3f %% of one core (%d ticks of 1/%d s in %d s)\n", 100 * t / hz / s, t, hz, s }'
+echo "wake-ups  $((woken * 60 / seconds)) a minute"
 echo "pss       $(pss_kb) kB"
 echo "events    $(($(collected) - events)) collected meanwhile; a machine is idle when these are few"
 "$agent" status --config "$dir/twin.json" --json | sed 's/^/status    /'

@@ -25,7 +25,7 @@ use document::Reader;
 use local::Local;
 use origin::{Layer, Origin, Origins};
 use problem::{Position, Problem};
-use settings::Settings;
+use settings::{ProcessRule, Settings};
 
 use crate::credential::Source;
 
@@ -39,6 +39,7 @@ pub mod micro;
 pub mod nearest;
 pub mod origin;
 pub mod problem;
+pub mod process_rule;
 pub mod published;
 pub mod settings;
 
@@ -331,6 +332,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
     };
     let process_backend = match settings.collectors.process_backend {
         ProcessBackend::Auto => "auto",
+        ProcessBackend::Bpf => "bpf",
         ProcessBackend::Connector => "connector",
         ProcessBackend::Poll => "poll",
     };
@@ -340,12 +342,22 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ("loginSource", text(Some(login_source))),
         ("maxBytesPerDay", settings.max_bytes_per_day.map_or("null".to_owned(), |bytes| bytes.to_string())),
         ("processBackend", text(Some(process_backend))),
+        ("processExclude", rules(&settings.process_exclude)),
+        ("processFloodRate", settings.process_flood_rate.map_or("null".to_owned(), |rate| rate.to_string())),
+        ("processHash", settings.collectors.process_hash.to_string()),
+        ("processInclude", rules(&settings.process_include)),
         ("processSnapshot", settings.collectors.process_snapshot.to_string()),
+        ("redactAlso", serde_json::json!(settings.collectors.redaction.own()).to_string()),
+        ("redactSecrets", settings.collectors.redaction.is_on.to_string()),
         ("spoolSyncHigh", text(Some(duration::format(settings.spool_sync_high)))),
         ("spoolSyncLow", text(Some(duration::format(settings.spool_sync_low)))),
     ]
     .map(|(key, value)| (format!("{}.{key}", local::OWN_OBJECT), value))
     .into()
+}
+
+fn rules(rules: &[ProcessRule]) -> String {
+    serde_json::json!(rules.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string()
 }
 
 /// A text, or nothing, as JSON.

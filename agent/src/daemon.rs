@@ -30,6 +30,7 @@ use crate::lifecycle::{self, Before};
 use crate::mqtt::Endpoint;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
+use crate::recorder::noise::Noise;
 use crate::recorder::progress::Progress;
 use crate::recorder::refusals::Refusals;
 use crate::remarks::{Remarks, Statistics};
@@ -129,6 +130,7 @@ async fn start(
         counts: counts.clone(),
         clock,
         refusals: Refusals::default(),
+        noise: Noise::default(),
         progress: progress.clone(),
     };
     let recorder = recorder.spawn(Handle::current());

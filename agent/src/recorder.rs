@@ -5,6 +5,7 @@
 //! latest so long after its first unsynced event as the settings say, or at once when the uplink asks.
 
 pub mod counts;
+pub mod noise;
 pub mod progress;
 pub mod refusals;
 
@@ -29,6 +30,7 @@ use crate::fit;
 use crate::spool::record::{Record, StoredCursor, StoredEvent};
 use crate::spool::{Appended, Dropped, Entry, Spool};
 use counts::{Cause, Counts, Fitted};
+use noise::Noise;
 use progress::Progress;
 use refusals::Refusals;
 
@@ -54,6 +56,8 @@ pub struct Recorder {
     pub clock: Clock,
     /// What the log has not heard yet.
     pub refusals: Refusals,
+    /// Execs that are not events of their own.
+    pub noise: Noise,
     /// Tells the watchdog when the disk does not answer.
     pub progress: Progress,
 }
@@ -78,7 +82,7 @@ impl Recorder {
                     (true, None) => Some(now + sync_delay(&settings, lane)),
                 };
             }
-            let due = timers.next();
+            let due = timers.next().min(self.noise.due().unwrap_or(now + REPORT_LOSSES));
             tokio::select! {
                 draft = self.queue.recv() => match draft {
                     Some(draft) => self.record_all(draft, &settings),
@@ -94,6 +98,8 @@ impl Recorder {
             let settings = self.settings.borrow().clone();
             self.record_all(draft, &settings);
         }
+        let rest = self.noise.drain_all(&self.clock);
+        self.record_noise(rest);
         self.report_losses();
         self.do_due(&mut Timers::all_due());
         self.spool.give_back();
@@ -102,10 +108,13 @@ impl Recorder {
 
     /// Records a draft and what waits behind it, so that one write and one look at the timers serve a whole burst.
     fn record_all(&mut self, first: Draft, settings: &Settings) {
-        let mut entries = self.prepare(first, settings);
-        for _ in 0..256 {
-            let Ok(draft) = self.queue.try_recv() else { break };
-            entries.extend(self.prepare(draft, settings));
+        let mut entries = Vec::new();
+        let more = std::iter::from_fn(|| self.queue.try_recv().ok()).take(256);
+        let drafts: Vec<Draft> = std::iter::once(first).chain(more).collect();
+        for draft in drafts {
+            for draft in self.noise.take(draft, settings, &self.clock, Instant::now()) {
+                entries.extend(self.prepare(draft, settings));
+            }
         }
         let mut rest = entries.as_mut_slice();
         // What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only:
@@ -119,6 +128,13 @@ impl Recorder {
             }
             let (done, _) = self.append_some(rest);
             rest = &mut rest[done..];
+        }
+    }
+
+    fn record_noise(&mut self, drafts: Vec<Draft>) {
+        let settings = self.settings.borrow().clone();
+        for draft in drafts {
+            self.record(draft, &settings);
         }
     }
 
@@ -230,6 +246,8 @@ impl Recorder {
             }
             self.tell_damage(timers, now);
         }
+        let drafts = self.noise.drain(&self.clock, now);
+        self.record_noise(drafts);
         if timers.report_losses <= now {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
@@ -283,6 +301,10 @@ impl Recorder {
             self.counts.add_collected(lane, kind, events);
             self.counts.add_lost(lane, kind, Cause::Overrun, events);
         }
+        let lane = lane_of(Kind::ProcessCreate, false, &settings).unwrap_or(Lane::Low);
+        let flooded = self.noise.take_overflow();
+        self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
+        self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
         let before = *self.counts.reported();
         if let Some((payload, said)) = self.counts.report() {
             let mut draft = Draft::new(self.clock.now(), payload);
@@ -368,9 +390,9 @@ mod tests {
         let (_settings, settings) = watch::channel(Arc::new(Settings::default()));
         let (counts, clock) = (Counts::default(), Clock::new(&Root::host()));
         let (overflow, kept) = (out.losses(), spool.clone());
-        let (refusals, progress) = (Refusals::default(), Progress::default());
+        let (refusals, progress, noise) = (Refusals::default(), Progress::default(), Noise::default());
         Bench {
-            recorder: Recorder { spool, settings, queue, overflow, counts, clock, refusals, progress },
+            recorder: Recorder { spool, settings, queue, overflow, counts, clock, refusals, noise, progress },
             kept,
             out,
             _settings,

@@ -32,6 +32,15 @@ pub struct Reading {
     pub origin: Origin,
 }
 
+impl Reading {
+    /// The moment of the same boot at which the machine had been up for so long, by the clock as it stands now.
+    #[must_use]
+    pub fn at_boottime_us(self, boottime_us: u64) -> Reading {
+        let later_us = boottime_us.wrapping_sub(self.boottime_us).cast_signed();
+        Reading { boottime_us, wall_us: self.wall_us.saturating_add(later_us), ..self }
+    }
+}
+
 /// Whose wall time a reading holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
@@ -95,6 +104,13 @@ fn boottime_us() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_moment_of_the_boot_is_as_far_on_both_clocks() {
+        let now = Clock::new(&Root::host()).now();
+        let (before, after) = (now.at_boottime_us(now.boottime_us - 7), now.at_boottime_us(now.boottime_us + 7));
+        assert_eq!((before.wall_us, after.wall_us, after.boot), (now.wall_us - 7, now.wall_us + 7, now.boot));
+    }
 
     #[test]
     fn boot_time_runs_forward_and_names_the_boot() {

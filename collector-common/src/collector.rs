@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, Reading};
 use crate::event::kind::Kind;
 use crate::event::payload::{Diagnostic, Payload};
+use crate::redact::Redaction;
 use crate::root::Root;
 
 /// A source of events.
@@ -66,6 +67,10 @@ pub struct Settings {
     pub process_backend: ProcessBackend,
     /// Report the processes that already run when the collector starts.
     pub process_snapshot: bool,
+    /// Read the programs that are executed, for their SHA-256.
+    pub process_hash: bool,
+    /// What is taken for a secret in a command line.
+    pub redaction: Arc<Redaction>,
 }
 
 /// `edgewarden.loginSource`.
@@ -84,6 +89,8 @@ pub enum LoginSource {
 pub enum ProcessBackend {
     /// The best that works.
     Auto,
+    /// A BPF program in the kernel.
+    Bpf,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.
@@ -263,6 +270,12 @@ impl Emitter {
         Ok(())
     }
 
+    /// Waits until there is room for an event. For sources that let go of an event when they make it: whoever drops
+    /// the future meanwhile drops no event with it.
+    pub async fn room(&self) -> Result<(), Closed> {
+        self.queue.reserve().await.map(drop).map_err(|_| Closed)
+    }
+
     /// Hands an event over if there is room, and counts it as lost if not. For sources that do not wait for us.
     pub fn offer(&self, draft: Draft) -> Result<(), Closed> {
         match self.queue.try_reserve() {
@@ -344,6 +357,27 @@ mod tests {
         queue.recv().await.unwrap();
         assert_eq!(blocked.await.unwrap(), Ok(()));
         assert_eq!(out.losses().take(), []);
+    }
+
+    #[tokio::test]
+    async fn room_is_waited_for_and_not_taken() {
+        let clock = Clock::new(&Root::host());
+        let (out, mut queue) = channel(BTreeMap::new());
+        for _ in 0..QUEUE_EVENTS {
+            out.room().await.unwrap();
+            out.offer(draft(&clock)).unwrap();
+        }
+        assert_eq!(out.losses().take(), []);
+        let waiting = tokio::spawn({
+            let out = out.clone();
+            async move { out.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        queue.recv().await.unwrap();
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+        drop(queue);
+        assert_eq!(out.room().await, Err(Closed));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 pub mod cmdline;
 pub mod cn_proc;
+pub mod exec_record;
 pub mod inet_diag;
 pub mod inet_socket;
 pub mod journal;

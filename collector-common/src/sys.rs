@@ -3,5 +3,7 @@
 
 pub mod connector;
 pub mod inotify;
+pub mod memory;
 pub mod netlink;
+pub mod readiness;
 pub mod scheduling;

@@ -1,9 +1,18 @@
 //! `ProcessCreate`: one event for every program that is executed.
 //!
-//! Two back ends tell that something ran: [`connector`], where the kernel says so at once, and [`poll`], a repeated
-//! look at `/proc`. What ran is read from `/proc` by [`image`] and written down by [`event`], the same for both.
+//! Three back ends tell that something ran, the best first: [`bpf`], where a program in the kernel writes down what
+//! ran; [`connector`], where the kernel says that something did; and [`poll`], a repeated look at `/proc`. Each gives
+//! an [`image`], read from `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
+
+pub mod bpf;
+
+pub mod probe;
 
 pub mod connector;
+
+mod digest;
+
+pub mod drops;
 
 pub mod event;
 
@@ -25,6 +34,8 @@ use collector_common::sys::connector::Connector;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use self::probe::Probe;
+
 /// No process takes this long to be read unless it wants to.
 const HELD_UP: Duration = Duration::from_secs(30);
 
@@ -35,13 +46,22 @@ const IMAGES_WAITING: usize = 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessCreate;
 
-/// The back end in use, with what it needs.
-#[derive(Debug)]
+/// A back end with what it needs.
 enum Backend {
+    Bpf(Box<Probe>),
     Connector(Connector),
-    /// With what keeps a better one from working, unless this one was asked for.
-    Poll(Option<String>),
+    Poll,
 }
+
+/// The back end in use.
+struct Choice {
+    backend: Backend,
+    /// Why it is not a better one, unless this one was asked for.
+    passed_over: Vec<String>,
+}
+
+/// How long a back end that failed is not tried again.
+const BETTER_AGAIN: Duration = Duration::from_secs(600);
 
 /// Lets the reader run before the program that would end meanwhile (`capabilities(7)`).
 const CAP_SYS_NICE: u32 = 23;
@@ -59,9 +79,9 @@ impl Collector for ProcessCreate {
     }
 
     fn survey(&self, root: &Root, settings: &Settings) -> Survey {
-        match choose(root, settings.process_backend) {
-            Ok(backend) => Survey { backend: backend.name().to_owned(), lacks: backend.lacks(root) },
-            Err(Failure(reason)) => Survey { backend: connector::NAME.to_owned(), lacks: vec![reason] },
+        match choose(root, settings.process_backend, &[]) {
+            Ok(choice) => Survey { backend: choice.backend.name().to_owned(), lacks: choice.lacks(root) },
+            Err(Failure(reason)) => Survey { backend: name(settings.process_backend).to_owned(), lacks: vec![reason] },
         }
     }
 
@@ -71,63 +91,138 @@ impl Collector for ProcessCreate {
 }
 
 impl Backend {
-    fn name(&self) -> &'static str {
+    fn kind(&self) -> ProcessBackend {
         match self {
-            Backend::Connector(_) => connector::NAME,
-            Backend::Poll(_) => poll::NAME,
+            Backend::Bpf(_) => ProcessBackend::Bpf,
+            Backend::Connector(_) => ProcessBackend::Connector,
+            Backend::Poll => ProcessBackend::Poll,
         }
     }
 
-    /// What it does not see, and what would help.
+    fn name(&self) -> &'static str {
+        name(self.kind())
+    }
+}
+
+impl Choice {
+    /// What it does not see, why it is not a better one, and what would help.
     fn lacks(&self, root: &Root) -> Vec<String> {
-        let gap = match self {
-            Backend::Connector(_) => connector::GAP.to_owned(),
-            Backend::Poll(None) => poll::GAP.to_owned(),
-            Backend::Poll(Some(why)) => format!("{}, because {why}", poll::GAP),
+        let gap = match &self.backend {
+            Backend::Bpf(_) => None,
+            Backend::Connector(_) => Some(connector::GAP.to_owned()),
+            Backend::Poll => Some(poll::GAP.to_owned()),
         };
-        let late = matches!(self, Backend::Connector(_)) && !image::may(root, CAP_SYS_NICE);
-        let blind = !image::may(root, CAP_SYS_PTRACE);
-        let mut lacks = vec![gap];
+        let reads_proc = gap.is_some();
+        let late = matches!(self.backend, Backend::Connector(_)) && !image::may(root, CAP_SYS_NICE);
+        let blind = reads_proc && !image::may(root, CAP_SYS_PTRACE);
+        let mut lacks: Vec<String> = gap.into_iter().chain(self.passed_over.iter().cloned()).collect();
         lacks.extend(late.then(|| LATE.to_owned()));
         lacks.extend(blind.then(|| BLIND.to_owned()));
         lacks
     }
 }
 
+fn name(backend: ProcessBackend) -> &'static str {
+    match backend {
+        ProcessBackend::Auto | ProcessBackend::Bpf => bpf::NAME,
+        ProcessBackend::Connector => connector::NAME,
+        ProcessBackend::Poll => poll::NAME,
+    }
+}
+
 async fn run(mut cx: Context) -> Result<(), Failure> {
+    let mut broken: Vec<(ProcessBackend, String)> = Vec::new();
+    let recorder = cx.out.clone();
     loop {
         let wanted = cx.settings.borrow_and_update().process_backend;
-        let backend = choose(&cx.root, wanted)?;
-        cx.state.running(backend.name(), Some(backend.lacks(&cx.root).join("; ")));
+        let choice = choose_apart(&cx.root, wanted, &broken).await?;
+        let lacks = choice.lacks(&cx.root);
+        let kind = choice.backend.kind();
+        cx.state.running(name(kind), (!lacks.is_empty()).then(|| lacks.join("; ")));
+        let hash = cx.settings.borrow().process_hash;
+        cx.out = match hash {
+            true => digest::in_front_of(&recorder, &cx.root)
+                .map_err(|error| Failure(format!("cannot start a thread that reads programs: {error}")))?,
+            false => recorder.clone(),
+        };
         let mut settings = cx.settings.clone();
         let observed = async {
-            match backend {
+            match choice.backend {
+                Backend::Bpf(probe) => bpf::observe(&cx, *probe).await,
                 Backend::Connector(socket) => connector::observe(&cx, socket).await,
-                Backend::Poll(_) => poll::observe(&cx).await,
+                Backend::Poll => poll::observe(&cx).await,
             }
         };
         tokio::select! {
-            ended = observed => return ended,
-            () = other_backend_wanted(&mut settings, wanted) => {}
+            ended = observed => match ended {
+                Err(Failure(why)) if falls_back(wanted, kind) => {
+                    if say_lowered(&cx, kind, &why).await.is_err() {
+                        return Ok(());
+                    }
+                    broken.push((kind, why));
+                }
+                ended => return ended,
+            },
+            () = other_wanted(&mut settings, wanted, hash) => broken.clear(),
+            () = tokio::time::sleep(BETTER_AGAIN), if !broken.is_empty() => broken.clear(),
         }
     }
 }
 
-/// The connector speaks of the machine this process runs on, so another root can only be looked at.
-fn choose(root: &Root, wanted: ProcessBackend) -> Result<Backend, Failure> {
-    let connector = || match root.is_host() {
-        true => Connector::subscribe().map_err(|error| error.to_string()),
-        false => Err("the netlink process connector tells only of the running machine".to_owned()),
-    };
-    match wanted {
-        ProcessBackend::Connector => connector().map(Backend::Connector).map_err(Failure),
-        ProcessBackend::Poll => Ok(Backend::Poll(None)),
-        ProcessBackend::Auto => Ok(connector().map_or_else(|why| Backend::Poll(Some(why)), Backend::Connector)),
+/// Whether something is left to go on with when a back end fails. The last one is started again by the supervisor.
+fn falls_back(wanted: ProcessBackend, failed: ProcessBackend) -> bool {
+    wanted == ProcessBackend::Auto && failed != ProcessBackend::Poll
+}
+
+async fn say_lowered(cx: &Context, failed: ProcessBackend, why: &str) -> Result<(), Closed> {
+    let message = format!("ProcessCreate goes on with less: {} failed: {why}", name(failed));
+    tracing::warn!("{message}");
+    let remark = Diagnostic::new(Severity::Error, message).with("Collector", Kind::ProcessCreate.name());
+    cx.out.send(Draft::alarm(cx.clock.now(), remark)).await
+}
+
+/// Chooses in a thread of its own: to bring a program into the kernel takes a slow board a second.
+async fn choose_apart(
+    root: &Root,
+    wanted: ProcessBackend,
+    broken: &[(ProcessBackend, String)],
+) -> Result<Choice, Failure> {
+    let (root, broken) = (root.clone(), broken.to_vec());
+    let chosen = tokio::task::spawn_blocking(move || choose(&root, wanted, &broken)).await;
+    chosen.unwrap_or_else(|error| Err(Failure(format!("choosing a back end failed: {error}"))))
+}
+
+/// The best that works, without those that failed a moment ago; or the one that is asked for.
+fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String)]) -> Result<Choice, Failure> {
+    if wanted != ProcessBackend::Auto {
+        return open(root, wanted).map(|backend| Choice { backend, passed_over: Vec::new() }).map_err(Failure);
+    }
+    let mut passed_over = Vec::new();
+    for kind in [ProcessBackend::Bpf, ProcessBackend::Connector] {
+        let failed = broken.iter().find(|(failed, _)| *failed == kind).map(|(_, why)| why.clone());
+        match failed.map_or_else(|| open(root, kind), Err) {
+            Ok(backend) => return Ok(Choice { backend, passed_over }),
+            Err(why) => passed_over.push(format!("{} is not used: {why}", name(kind))),
+        }
+    }
+    Ok(Choice { backend: Backend::Poll, passed_over })
+}
+
+/// BPF and the connector speak of the machine this process runs on, so another root can only be looked at.
+fn open(root: &Root, kind: ProcessBackend) -> Result<Backend, String> {
+    match kind {
+        ProcessBackend::Auto | ProcessBackend::Bpf => Probe::load(root).map(|probe| Backend::Bpf(Box::new(probe))),
+        ProcessBackend::Connector if !root.is_host() => {
+            Err("the netlink process connector tells only of the running machine".to_owned())
+        }
+        ProcessBackend::Connector => Connector::subscribe().map(Backend::Connector).map_err(|error| error.to_string()),
+        ProcessBackend::Poll => Ok(Backend::Poll),
     }
 }
 
-async fn other_backend_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend) {
-    if settings.wait_for(|settings| settings.process_backend != wanted).await.is_err() {
+async fn other_wanted(settings: &mut watch::Receiver<Arc<Settings>>, wanted: ProcessBackend, hash: bool) {
+    let is_other = |settings: &Arc<Settings>| settings.process_backend != wanted || settings.process_hash != hash;
+    if settings.wait_for(is_other).await.is_err() {
         // Nobody is left who could change a setting.
         std::future::pending::<()>().await;
     }
@@ -165,7 +260,7 @@ async fn report_running(cx: &Context) -> Result<(), Closed> {
 /// The event of a program that already ran: dated by its start, and with an id made of the boot, its number and its
 /// start, so that it is recognised when the agent starts again.
 fn snapshot(cx: &Context, pid: i32, image: &image::Image) -> Draft {
-    let mut draft = draft(cx, event::snapshot(pid, image));
+    let mut draft = draft(cx, event::snapshot(pid, image, &cx.settings.borrow().redaction));
     if let Some(stat) = &image.stat {
         let started_us = stat.start_ticks.saturating_mul(TICK_US);
         let age_us = i64::try_from(draft.at.boottime_us.saturating_sub(started_us)).unwrap_or(0);
@@ -200,6 +295,8 @@ pub mod tests {
             fold_failed_logins: false,
             process_backend,
             process_snapshot: false,
+            process_hash: false,
+            redaction: Arc::default(),
         });
         (cx, events)
     }
@@ -244,14 +341,23 @@ pub mod tests {
         assert!(!event.extra_details.contains_key("Incomplete"), "{event:?}");
     }
 
-    #[tokio::test]
-    async fn the_kernel_announces_a_shell() {
-        let (cx, mut events) = context(ProcessBackend::Connector);
-        if let Err(Failure(why)) = choose(&cx.root, ProcessBackend::Connector) {
-            eprintln!("not run: {why}");
-            assert!(!nix::unistd::getuid().is_root() || why.contains("namespace"), "{why}");
+    /// Whether a back end works here; root of the host can use every one.
+    fn works(kind: ProcessBackend) -> bool {
+        match choose(&Root::host(), kind, &[]) {
+            Ok(_) => true,
+            Err(Failure(why)) => {
+                eprintln!("not run: {why}");
+                assert!(!nix::unistd::getuid().is_root() || why.contains("namespace") || why.contains("btf"), "{why}");
+                false
+            }
+        }
+    }
+
+    async fn tells_of_a_shell(kind: ProcessBackend) {
+        if !works(kind) {
             return;
         }
+        let (cx, mut events) = context(kind);
         let state = cx.state.clone();
         let running = tokio::spawn(ProcessCreate.run(cx));
         until_running(&state).await;
@@ -265,9 +371,61 @@ pub mod tests {
         assert_is_our_shell(&event, pid, "/bin/sh -c 'echo edgewarden-test; sleep 0.3'");
         let sleep = first(&mut events, |event| event.parent_process_id == i64::from(pid)).await;
         assert_eq!(sleep.command_line, "sleep 0.3");
-        assert!(matches!(state.get(), State::Running { backend, .. } if backend == connector::NAME));
+        assert!(matches!(state.get(), State::Running { backend, .. } if backend == name(kind)));
         running.abort();
         shell.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_in_the_kernel_tells_of_a_shell() {
+        tells_of_a_shell(ProcessBackend::Bpf).await;
+    }
+
+    #[tokio::test]
+    async fn the_kernel_announces_a_shell() {
+        tells_of_a_shell(ProcessBackend::Connector).await;
+    }
+
+    /// 400 programs of a microsecond and 200 kB of arguments: more than fits into the ring at once, and nothing of
+    /// one may show in another.
+    #[tokio::test]
+    async fn long_arguments_under_load_are_each_their_own() {
+        if !works(ProcessBackend::Bpf) {
+            return;
+        }
+        let (cx, mut events) = context(ProcessBackend::Bpf);
+        let (state, losses) = (cx.state.clone(), cx.out.losses());
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        until_running(&state).await;
+        let spawners: Vec<_> = (0..4_u8)
+            .map(|spawner| {
+                std::thread::spawn(move || {
+                    for number in 0..100 {
+                        let letter = char::from(b'a' + spawner);
+                        let long = letter.to_string().repeat(1 << (number % 17));
+                        let mark = format!("mark-{letter}-{number}");
+                        let args = [mark.as_str(), &long, &long, "end"];
+                        assert!(Command::new("/bin/true").args(args).status().unwrap().success());
+                    }
+                })
+            })
+            .collect();
+        let mut seen = BTreeMap::new();
+        while seen.len() < 400 {
+            let event = first(&mut events, |event| event.command_line.starts_with("/bin/true mark-")).await;
+            let words: Vec<&str> = event.command_line.split(' ').collect();
+            let letter = words[1].as_bytes()[5];
+            let own = |word: &str| word.bytes().all(|byte| byte == letter);
+            let is_own =
+                |word: &&str| own(word) || ["[...", "bytes", "cut...]"].contains(word) || word.starts_with("[...");
+            let middle = &words[2..words.len() - 1];
+            assert!(middle.iter().all(|word| is_own(word) || word.parse::<u64>().is_ok()), "{}", event.command_line);
+            assert_eq!(words.last(), Some(&"end"), "{}", event.command_line);
+            seen.insert(words[1].to_owned(), ());
+        }
+        spawners.into_iter().for_each(|spawner| spawner.join().unwrap());
+        assert_eq!(losses.take(), []);
+        running.abort();
     }
 
     #[tokio::test]
@@ -327,6 +485,22 @@ pub mod tests {
     }
 
     #[tokio::test]
+    async fn programs_are_read_when_asked_for() {
+        let mut sleep = Command::new("/bin/sleep").arg("27.18").spawn().unwrap();
+        let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
+        let (cx, _sender, mut events) = adjustable(Settings { process_snapshot: true, process_hash: true, ..settings });
+        let running = tokio::spawn(ProcessCreate.run(cx));
+        let event = first(&mut events, |event| event.command_line.ends_with("sleep 27.18")).await;
+        let details = &event.extra_details;
+        assert!(
+            details.get("Sha256").is_some_and(|digest| digest.len() == 64) || details.contains_key("Sha256Missing")
+        );
+        running.abort();
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+    }
+
+    #[tokio::test]
     async fn another_back_end_takes_over_when_it_is_asked_for() {
         let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
         let (cx, sender, _events) = adjustable(settings.clone());
@@ -341,6 +515,17 @@ pub mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         running.abort();
+    }
+
+    #[test]
+    fn what_failed_is_passed_over_for_a_while_and_named() {
+        let broken = [ProcessBackend::Bpf, ProcessBackend::Connector].map(|kind| (kind, "it broke".to_owned()));
+        let Ok(choice) = choose(&Root::host(), ProcessBackend::Auto, &broken) else { panic!("something is left") };
+        assert_eq!(choice.backend.kind(), ProcessBackend::Poll);
+        assert!(choice.lacks(&Root::host()).contains(&"eBPF is not used: it broke".to_owned()));
+        assert!(falls_back(ProcessBackend::Auto, ProcessBackend::Connector));
+        assert!(!falls_back(ProcessBackend::Auto, ProcessBackend::Poll), "nothing would be left");
+        assert!(!falls_back(ProcessBackend::Bpf, ProcessBackend::Bpf), "this one was asked for");
     }
 
     #[tokio::test]
@@ -368,7 +553,8 @@ pub mod tests {
         let auto = Settings { process_backend: ProcessBackend::Auto, ..(*settings).clone() };
         let survey = ProcessCreate.survey(&elsewhere, &auto);
         assert_eq!(survey.backend, poll::NAME);
-        assert!(survey.lacks[0].contains("because the netlink process connector"), "{survey:?}");
+        assert!(survey.lacks[1].starts_with("eBPF is not used: "), "{survey:?}");
+        assert!(survey.lacks[2].starts_with("netlink process connector is not used: "), "{survey:?}");
         let forced = Settings { process_backend: ProcessBackend::Connector, ..auto };
         assert_eq!(ProcessCreate.survey(&elsewhere, &forced).backend, connector::NAME);
     }

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use collector_common::collector::{LoginSource, ProcessBackend};
+use collector_common::redact::Redaction;
 
 use super::connection::{self, Connection};
 use super::document::{Entry, Reader, is_null, kind_of, members, shown, string};
@@ -16,7 +18,7 @@ use super::lowering;
 use super::micro;
 use super::origin::{Layer, Origins};
 use super::published;
-use super::settings::Settings;
+use super::settings::{ProcessRule, Settings};
 use crate::identity;
 
 /// What is said about this device and this machine; it never comes from the hub.
@@ -69,13 +71,19 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-pub(super) const OWN_KEYS: [&str; 8] = [
+pub(super) const OWN_KEYS: [&str; 14] = [
     "floor",
     "foldFailedLogins",
     "loginSource",
     "maxBytesPerDay",
     "processBackend",
+    "processExclude",
+    "processFloodRate",
+    "processHash",
+    "processInclude",
     "processSnapshot",
+    "redactAlso",
+    "redactSecrets",
     "spoolSyncHigh",
     "spoolSyncLow",
 ];
@@ -249,19 +257,51 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
         "processBackend" => {
             settings.collectors.process_backend = match word.as_deref() {
                 Some("auto") => ProcessBackend::Auto,
+                Some("bpf") => ProcessBackend::Bpf,
                 Some("connector") => ProcessBackend::Connector,
                 Some("poll") => ProcessBackend::Poll,
-                _ => return Err("\"auto\", \"connector\" or \"poll\""),
+                _ => return Err("\"auto\", \"bpf\", \"connector\" or \"poll\""),
             };
         }
+        "processExclude" => settings.process_exclude = process_rules(entry.value)?,
+        "processFloodRate" => {
+            let rate = serde_json::from_str(entry.value).ok().filter(|rate| *rate > 0);
+            settings.process_flood_rate = Some(rate.ok_or("a whole number of programs a second, at least 1")?);
+        }
+        "processHash" => {
+            settings.collectors.process_hash = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+        }
+        "processInclude" => settings.process_include = process_rules(entry.value)?,
         "processSnapshot" => {
             settings.collectors.process_snapshot = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+        }
+        "redactAlso" => {
+            const EXPECTED: &str = "at most 64 strings, each a \"NAME\" or a \"PROGRAM OPTION\" of 2 to 64 characters";
+            let own: Vec<String> = serde_json::from_str(entry.value).map_err(|_| EXPECTED)?;
+            let is_on = settings.collectors.redaction.is_on;
+            settings.collectors.redaction = Arc::new(Redaction::new(is_on, &own).map_err(|_| EXPECTED)?);
+        }
+        // Secrets stay on the device whoever holds the hub.
+        "redactSecrets" if layer == Layer::Hub => return Err("it in the local file only"),
+        "redactSecrets" => {
+            let is_on = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+            Arc::make_mut(&mut settings.collectors.redaction).is_on = is_on;
         }
         "spoolSyncHigh" => settings.spool_sync_high = sync_interval(word.as_deref())?,
         "spoolSyncLow" => settings.spool_sync_low = sync_interval(word.as_deref())?,
         _ => {}
     }
     Ok(())
+}
+
+fn process_rules(value: &str) -> Result<Vec<ProcessRule>, &'static str> {
+    let texts: Option<Vec<String>> = serde_json::from_str(value).ok();
+    let rules = texts
+        .filter(|texts| texts.len() <= 64)
+        .map(|texts| texts.iter().map(|text| ProcessRule::parse(text)).collect());
+    rules.flatten().ok_or(
+        "at most 64 strings, each \"executable=PATH\", \"user=UID\" or \"container=ID\"; a * may end a path or an id",
+    )
 }
 
 fn sync_interval(text: Option<&str>) -> Result<Duration, &'static str> {

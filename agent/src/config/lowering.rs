@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! interval longer · priority lower · cache smaller · aggregation on · less a day · sync later · snapshot off
+//! processExclude, processInclude and redactAlso hide more · processFloodRate lower · processHash off
 //! foldFailedLogins on · processBackend to "poll" · loginSource to any other
 //! ```
 
@@ -29,7 +30,7 @@ struct Own {
     keep: fn(&Settings, &mut Settings),
 }
 
-const OWN: [Own; 7] = [
+const OWN: [Own; 12] = [
     Own {
         name: "edgewarden.foldFailedLogins",
         is_lowered: |from, to| !from.collectors.fold_failed_logins && to.collectors.fold_failed_logins,
@@ -55,9 +56,41 @@ const OWN: [Own; 7] = [
         keep: |from, to| to.collectors.process_backend = from.collectors.process_backend,
     },
     Own {
+        name: "edgewarden.processExclude",
+        is_lowered: |from, to| to.process_exclude.iter().any(|rule| !from.process_exclude.contains(rule)),
+        keep: |from, to| to.process_exclude = from.process_exclude.clone(),
+    },
+    Own {
+        name: "edgewarden.processFloodRate",
+        is_lowered: |from, to| to.process_flood_rate.unwrap_or(u64::MAX) < from.process_flood_rate.unwrap_or(u64::MAX),
+        keep: |from, to| to.process_flood_rate = from.process_flood_rate,
+    },
+    Own {
+        name: "edgewarden.processHash",
+        is_lowered: |from, to| from.collectors.process_hash && !to.collectors.process_hash,
+        keep: |from, to| to.collectors.process_hash = from.collectors.process_hash,
+    },
+    Own {
+        name: "edgewarden.processInclude",
+        // Without any rule everything is included.
+        is_lowered: |from, to| {
+            let (from, to) = (&from.process_include, &to.process_include);
+            !to.is_empty() && (from.is_empty() || from.iter().any(|rule| !to.contains(rule)))
+        },
+        keep: |from, to| to.process_include = from.process_include.clone(),
+    },
+    Own {
         name: "edgewarden.processSnapshot",
         is_lowered: |from, to| from.collectors.process_snapshot && !to.collectors.process_snapshot,
         keep: |from, to| to.collectors.process_snapshot = from.collectors.process_snapshot,
+    },
+    Own {
+        name: "edgewarden.redactAlso",
+        is_lowered: |from, to| {
+            let (from, to) = (&from.collectors.redaction, &to.collectors.redaction);
+            to.own().iter().any(|word| !from.own().contains(word))
+        },
+        keep: |from, to| to.collectors.redaction = from.collectors.redaction.clone(),
     },
     Own {
         name: "edgewarden.spoolSyncHigh",
@@ -110,9 +143,9 @@ mod tests {
     use crate::config::local::OWN_KEYS;
 
     #[test]
-    fn every_key_of_our_own_but_the_floor_itself_has_a_rule() {
+    fn every_key_of_our_own_that_the_hub_may_set_has_a_rule() {
         let ruled: Vec<_> = OWN.iter().map(|own| own.name.trim_start_matches("edgewarden.")).collect();
-        let keys: Vec<_> = OWN_KEYS.into_iter().filter(|key| *key != "floor").collect();
+        let keys: Vec<_> = OWN_KEYS.into_iter().filter(|key| !["floor", "redactSecrets"].contains(key)).collect();
         assert_eq!(ruled, keys);
     }
 }

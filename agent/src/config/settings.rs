@@ -1,9 +1,12 @@
 //! What the agent is asked to do: no options, every value valid, the defaults in one place.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use collector_common::collector::{self, LoginSource, ProcessBackend};
 use collector_common::event::kind::{Kind, Lane};
+
+pub use super::process_rule::ProcessRule;
 
 /// The effective settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,12 @@ pub struct Settings {
     pub max_bytes_per_day: Option<u64>,
     /// `edgewarden.floor`: keys that the hub cannot lower.
     pub floor: Vec<String>,
+    /// `edgewarden.processInclude`: if there are any, only execs that meet one are events.
+    pub process_include: Vec<ProcessRule>,
+    /// `edgewarden.processExclude`: execs that meet one are counted and no events.
+    pub process_exclude: Vec<ProcessRule>,
+    /// `edgewarden.processFloodRate`: above so many execs a second they are aggregated.
+    pub process_flood_rate: Option<u64>,
     /// What the collectors read.
     pub collectors: collector::Settings,
     priorities: [Priority; Kind::ALL.len()],
@@ -75,12 +84,17 @@ impl Default for Settings {
             spool_sync_low: Duration::from_secs(30),
             max_bytes_per_day: None,
             floor: Vec::new(),
+            process_include: Vec::new(),
+            process_exclude: Vec::new(),
+            process_flood_rate: None,
             collectors: collector::Settings {
                 snapshot_interval: Duration::from_secs(13 * 3600),
                 login_source: LoginSource::Auto,
                 fold_failed_logins: false,
                 process_backend: ProcessBackend::Auto,
                 process_snapshot: false,
+                process_hash: false,
+                redaction: Arc::default(),
             },
             priorities: [Priority::Low; Kind::ALL.len()],
         };

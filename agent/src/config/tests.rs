@@ -50,8 +50,18 @@ fn the_installed_file_says_what_is_built_in() {
     assert_eq!(config.local, Local::new(None));
     let unsaid: Vec<_> = config.effective().into_iter().filter(|row| row.origin == Origin::Default).collect();
     let keys: Vec<_> = unsaid.iter().map(|row| row.key.as_str()).collect();
-    let own = ["edgewarden.floor", "edgewarden.maxBytesPerDay"];
-    assert_eq!(keys, ["deviceId", "stateDirectory", "connection", own[0], own[1], "hubResourceId"]);
+    assert_eq!(
+        keys,
+        [
+            "deviceId",
+            "stateDirectory",
+            "connection",
+            "edgewarden.floor",
+            "edgewarden.maxBytesPerDay",
+            "edgewarden.processFloodRate",
+            "hubResourceId"
+        ]
+    );
 }
 
 #[test]
@@ -193,7 +203,7 @@ fn what_stops_the_agent_names_its_place() {
         ),
         (
             "{\"properties\": {\"desired\": {\"edgewarden\": {\n  \"processBackend\": \"auditd\"}}}}",
-            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"connector\" or \
+            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"bpf\", \"connector\" or \
              \"poll\", found \"auditd\"",
         ),
         (
@@ -425,11 +435,18 @@ fn values_that_contradict_each_other_are_settled() {
 #[test]
 fn own_keys_are_plain_values() {
     let text = r#"{"properties": {"desired": {"edgewarden": {"loginSource": "/var/log/secure",
-        "processBackend": "poll", "processSnapshot": true, "foldFailedLogins": true, "spoolSyncHigh": "PT1S", "spoolSyncLow": null}}}}"#;
+        "processBackend": "poll", "processSnapshot": true, "foldFailedLogins": true, "processExclude": ["user=33", "executable=/opt/*"],
+        "processFloodRate": 500, "redactAlso": ["licence", "tool -z"],
+        "redactSecrets": false, "spoolSyncHigh": "PT1S", "spoolSyncLow": null}}}}"#;
     let config = loaded(text);
     assert_eq!(config.settings.collectors.login_source, LoginSource::File("/var/log/secure".into()));
     assert_eq!(config.settings.collectors.process_backend, ProcessBackend::Poll);
     assert!(config.settings.collectors.process_snapshot && config.settings.collectors.fold_failed_logins);
+    let excluded: Vec<String> = config.settings.process_exclude.iter().map(ToString::to_string).collect();
+    assert_eq!(excluded, ["user=33", "executable=/opt/*"]);
+    assert_eq!(config.settings.process_flood_rate, Some(500));
+    let redaction = &config.settings.collectors.redaction;
+    assert_eq!((redaction.is_on, redaction.own()), (false, ["licence".to_owned(), "tool -z".to_owned()].as_slice()));
     assert_eq!(config.settings.spool_sync_high, Duration::from_secs(1));
     assert_eq!(config.settings.spool_sync_low, Duration::from_secs(30));
 }

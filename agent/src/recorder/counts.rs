@@ -20,10 +20,12 @@ pub enum Cause {
     /// The disk does not give them back as they were written, or they are of a later version. Nobody can tell their
     /// kinds.
     Damaged,
+    /// Too many different programs were started at once.
+    Flood,
 }
 
 impl Cause {
-    const ALL: [Cause; 4] = [Cause::Overrun, Cause::SpoolFull, Cause::DiskError, Cause::Damaged];
+    const ALL: [Cause; 5] = [Cause::Overrun, Cause::SpoolFull, Cause::DiskError, Cause::Damaged, Cause::Flood];
 
     /// The word in `DroppedEventsStatistics` and in `status`.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Cause {
             Cause::SpoolFull => "spoolFull",
             Cause::DiskError => "diskError",
             Cause::Damaged => "damaged",
+            Cause::Flood => "flood",
         }
     }
 }

@@ -60,6 +60,11 @@ impl Stat {
         })
     }
 
+    /// What is known of a program that executed without asking this file.
+    pub fn of_exec(name: Vec<u8>, parent_pid: i32, start_ticks: u64) -> Stat {
+        Stat { name, parent_pid, start_ticks, argument_bytes: 0, flags: 0 }
+    }
+
     /// Whether it still runs its parent's program.
     pub fn has_not_executed(&self) -> bool {
         self.flags & FORKED_WITHOUT_EXEC != 0
@@ -86,18 +91,60 @@ pub fn has_capability(status: &[u8], number: u32) -> Option<bool> {
     Some(set.checked_shr(number)? & 1 == 1)
 }
 
+/// The number of a namespace, as a link in `/proc/PID/ns` tells it: `net:[4026531833]`.
+pub fn namespace(link: &[u8]) -> Option<u32> {
+    let number = link.strip_suffix(b"]")?.rsplit(|byte| *byte == b'[').next()?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
 /// Reads `/proc/PID/loginuid`.
 pub fn login_uid(text: &[u8]) -> Option<u32> {
     let uid = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
     (uid != UNSET).then_some(uid)
 }
 
-/// The container a process is in, by the 64 hexadecimal digits that container engines put into the name of its
-/// control group. The innermost, if there are several.
+/// The container a process is in, by the name of its control group, of version 1 or 2. The innermost, if there are
+/// several: 64 hexadecimal digits for Docker, containerd, Podman and CRI-O, the container's name for LXC and
+/// systemd-nspawn. Not so for the process that looks after a container from outside.
 pub fn container_id(cgroup: &[u8]) -> Option<String> {
+    let lines = cgroup.split(|byte| *byte == b'\n').filter_map(|line| line.splitn(3, |byte| *byte == b':').nth(2));
+    let mut names =
+        lines.flat_map(|path| path.rsplit(|byte| *byte == b'/').zip(path.rsplit(|byte| *byte == b'/').skip(1)));
+    let id = names.find_map(|(name, above)| by_digits(name).or_else(|| by_name(name, above)))?;
+    Some(String::from_utf8_lossy(&id).into_owned())
+}
+
+fn by_digits(name: &[u8]) -> Option<Vec<u8>> {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let id = cgroup.split(|byte| !is_digit(byte)).rfind(|run| run.len() == 64)?;
-    Some(String::from_utf8_lossy(id).into_owned())
+    let is_outside = name.windows(7).any(|part| part == b"conmon-");
+    let id = name.split(|byte| !is_digit(byte)).rfind(|run| run.len() == 64)?;
+    (!is_outside).then(|| id.to_vec())
+}
+
+/// `lxc.payload.NAME` and, before LXC 4, `lxc/NAME`; `machine-NAME.scope` and `systemd-nspawn@NAME.service` below
+/// `machine.slice`, with what a unit's name cannot hold written as `\x2d`.
+fn by_name(name: &[u8], above: &[u8]) -> Option<Vec<u8>> {
+    let between = |prefix: &[u8], suffix: &[u8]| name.strip_prefix(prefix)?.strip_suffix(suffix);
+    let lxc = || between(b"lxc.payload.", b"").or_else(|| (above == b"lxc").then_some(name));
+    let machine = || {
+        let unit = between(b"machine-", b".scope").or_else(|| between(b"systemd-nspawn@", b".service"));
+        unit.filter(|_| above == b"machine.slice").map(unescaped)
+    };
+    // Both engines hold names to those of hosts; whoever makes a group of another name makes no container.
+    let is_name = |id: &Vec<u8>| (1..=64).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
+    lxc().map(<[u8]>::to_vec).or_else(machine).filter(is_name)
+}
+
+fn unescaped(unit: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(unit.len());
+    let mut rest = unit;
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.strip_prefix(b"x").and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok());
+        let byte = digits.filter(|_| *first == b'\\').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &behind[3..] } else { behind };
+    }
+    out
 }
 
 #[cfg(test)]
@@ -113,6 +160,14 @@ mod tests {
         assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (&b"a) S (b"[..], 12, 98_765));
         assert_eq!(stat.argument_bytes, 17);
         assert!(stat.has_not_executed() && !stat.is_kernel_thread());
+    }
+
+    #[test]
+    fn a_namespace_is_its_number() {
+        assert_eq!(namespace(b"net:[4026531833]"), Some(4_026_531_833));
+        for wrong in [&b""[..], b"net:", b"]", b"net:[]", b"net:[x]", b"net:[4294967296]"] {
+            assert_eq!(namespace(wrong), None);
+        }
     }
 
     #[test]
@@ -141,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_named_by_its_64_digits_only() {
+    fn a_container_is_named_by_its_64_digits() {
         let id = "0123456789abcdef".repeat(4);
         for path in [
             format!("0::/docker/{id}\n"),
@@ -151,6 +206,41 @@ mod tests {
         }
         assert_eq!(container_id(format!("0::/x/{id}a\n").as_bytes()), None);
         assert_eq!(container_id(b"0::/user.slice/user-1000.slice\n"), None);
+    }
+
+    #[test]
+    fn each_engine_names_its_containers_in_its_own_way() {
+        let id = "0123456789abcdef".repeat(4);
+        let by_digits = [
+            format!("0::/system.slice/docker-{id}.scope"),
+            format!("12:pids:/docker/{id}\n1:name=systemd:/docker/{id}\n0::/"),
+            format!("0::/machine.slice/libpod-{id}.scope/container"),
+            format!("0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope"),
+            format!("0::/kubepods.slice/kubepods-burstable.slice/crio-{id}.scope"),
+            format!("0::/default/{id}"),
+            format!("0::/lxc.payload.box/system.slice/docker-{id}.scope"),
+        ];
+        for cgroup in &by_digits {
+            assert_eq!(container_id(cgroup.as_bytes()), Some(id.clone()), "{cgroup}");
+        }
+        for (cgroup, name) in [
+            ("0::/lxc.payload.box/init.scope", "box"),
+            ("9:memory:/lxc/box\n0::/lxc/box/user.slice", "box"),
+            ("0::/machine.slice/machine-my\\x2dbox.scope/payload", "my-box"),
+            ("0::/machine.slice/systemd-nspawn@box.service/payload/system.slice/x.service", "box"),
+        ] {
+            assert_eq!(container_id(cgroup.as_bytes()).as_deref(), Some(name), "{cgroup}");
+        }
+        for cgroup in [
+            format!("0::/machine.slice/libpod-conmon-{id}.scope"),
+            "0::/lxc.monitor.box".to_owned(),
+            "0::/machine.slice".to_owned(),
+            "0::/system.slice/machine-x.scope".to_owned(),
+            "0::/lxc/".to_owned(),
+            format!("0::/lxc/{}", "x".repeat(65)),
+        ] {
+            assert_eq!(container_id(cgroup.as_bytes()), None, "{cgroup}");
+        }
     }
 
     #[test]

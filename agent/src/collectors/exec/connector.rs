@@ -16,18 +16,17 @@ use std::io::{self, PipeReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use collector_common::clock::Clock;
-use collector_common::collector::{Closed, Context, Draft, Emitter, Failure};
-use collector_common::event::kind::Kind;
-use collector_common::event::payload::{Diagnostic, Payload, Severity};
+use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, Settings};
+use collector_common::event::payload::Payload;
 use collector_common::parse::cn_proc::{self, Message};
 use collector_common::root::Root;
 use collector_common::sys::connector::{Connector, DATAGRAM_BYTES, Received, Wake};
 use collector_common::sys::scheduling;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use super::drops::Drops;
 use super::event::process_create;
 use super::image::Image;
 use super::{HELD_UP, report_running};
@@ -42,11 +41,11 @@ pub const GAP: &str = "a program that ends within a fraction of a millisecond is
 /// After this many events the thread looks whether it is still wanted.
 const EVENTS_PER_TURN: usize = 64;
 
+/// How drops are counted here.
+const UNCOUNTED: &str = "how many is not known, each drop is counted as one lost ProcessCreate";
+
 /// The thread reads small files into the heap and calls nothing deep.
 pub const STACK_BYTES: usize = 256 * 1024;
-
-/// At most one remark about drops in this time; the count goes on meanwhile.
-const ALARM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Reports execs until dropped or until the recorder is gone.
 pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
@@ -59,6 +58,7 @@ pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
     let mut watch = Watch {
         root: cx.root.clone(),
         clock: cx.clock,
+        settings: cx.settings.clone(),
         out: cx.out.clone(),
         drops: Drops::default(),
         reading: Arc::clone(&reading),
@@ -119,6 +119,7 @@ impl Reading {
 struct Watch {
     root: Root,
     clock: Clock,
+    settings: watch::Receiver<Arc<Settings>>,
     out: Emitter,
     drops: Drops,
     reading: Arc<Reading>,
@@ -151,7 +152,8 @@ impl Watch {
                     _ => Ok(()),
                 },
                 Ok(Received::Foreign) => Ok(()),
-                Ok(Received::Dropped) => self.note_drop(Instant::now()),
+                // The kernel does not say how many it dropped: at least one.
+                Ok(Received::Dropped) => self.drops.note(1, UNCOUNTED, &self.out, self.clock.now()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) => return Err(error),
@@ -166,49 +168,15 @@ impl Watch {
     fn report(&self, pid: i32) -> Result<(), Closed> {
         let at = self.clock.now();
         let image = self.reading.read(&self.root, pid);
-        self.out.offer(Draft::new(at, Payload::ProcessCreate(process_create(pid, &image))))
+        let event = process_create(pid, &image, &self.settings.borrow().redaction);
+        self.out.offer(Draft::new(at, Payload::ProcessCreate(event)))
     }
-
-    /// The kernel does not say how many it dropped. At least one is counted each time, and the remark says so.
-    fn note_drop(&mut self, now: Instant) -> Result<(), Closed> {
-        self.out.lost(Kind::ProcessCreate, 1);
-        match self.drops.note(now) {
-            Some(times) => self.out.offer(Draft::alarm(self.clock.now(), remark(times))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// How often the kernel dropped execs since that was last said.
-#[derive(Debug, Default)]
-struct Drops {
-    times: u64,
-    said: Option<Instant>,
-}
-
-impl Drops {
-    /// Counts a drop, and says how many there were if it is time to say so.
-    fn note(&mut self, now: Instant) -> Option<u64> {
-        self.times = self.times.saturating_add(1);
-        if self.said.is_some_and(|said| now.duration_since(said) < ALARM_INTERVAL) {
-            return None;
-        }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.times))
-    }
-}
-
-fn remark(times: u64) -> Diagnostic {
-    let message = "the kernel dropped exec events because programs were started faster than they could be recorded; \
-                   how many is not known, each drop is counted as one lost ProcessCreate";
-    Diagnostic::new(Severity::Error, message).with("Drops", times).with("Collector", Kind::ProcessCreate.name())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::exec::tests::context;
-    use collector_common::collector::ProcessBackend;
+    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_holds_up_its_reader_is_named_and_a_busy_reader_is_not() {
@@ -226,24 +194,5 @@ mod tests {
         assert_eq!(reading.held_up().await, 999);
         reading.read(&Root::host(), 1);
         tokio::select! { pid = reading.held_up() => panic!("{pid} was read to the end"), () = hour() => {} }
-    }
-
-    #[tokio::test]
-    async fn drops_are_counted_each_time_and_said_once_a_minute() {
-        let (cx, mut events) = context(ProcessBackend::Connector);
-        let start = Instant::now();
-        let (drops, reading) = (Drops::default(), Arc::default());
-        let mut watch = Watch { root: cx.root, clock: cx.clock, out: cx.out, drops, reading };
-        for second in [0, 1, 59, 61, 62] {
-            watch.note_drop(start + Duration::from_secs(second)).unwrap();
-        }
-        assert_eq!(watch.out.losses().take(), [(Kind::ProcessCreate, 5)]);
-        let mut said = Vec::new();
-        while let Ok(draft) = events.try_recv() {
-            assert!(draft.security_relevant);
-            let Some(Payload::Diagnostic(diagnostic)) = draft.payload else { panic!("no remark") };
-            said.push(diagnostic.extra_details["Drops"].clone());
-        }
-        assert_eq!(said, ["1", "3"]);
     }
 }

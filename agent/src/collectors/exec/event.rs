@@ -1,10 +1,13 @@
 //! From what is known about a process to the event that says it executed.
 //!
 //! What could not be read is written as `(unknown)`, which is no path, no command and no uid, and named in
-//! `ExtraDetails.Incomplete`: the number of the process alone is still evidence that something ran.
+//! `ExtraDetails.Incomplete`: the number of the process alone is still evidence that something ran. What is taken for a
+//! secret in the arguments goes no further than here.
 
 use collector_common::event::payload::{ExtraDetails, ProcessCreate};
 use collector_common::parse::cmdline::{ArgumentArea, Text, to_text};
+use collector_common::redact::Redaction;
+use ring::digest;
 
 use super::image::Image;
 
@@ -21,10 +24,10 @@ const MAX_PATH_BYTES: usize = 1024;
 const NAME_BYTES: usize = 15;
 
 /// Describes the exec of a process.
-pub fn process_create(pid: i32, image: &Image) -> ProcessCreate {
+pub fn process_create(pid: i32, image: &Image, redaction: &Redaction) -> ProcessCreate {
     let mut facts = Facts::default();
     let executable = facts.path("Executable", image.executable.as_deref());
-    let command_line = facts.command_line(image.arguments.as_ref());
+    let command_line = facts.command_line(image.arguments.as_ref(), redaction);
     let user_id = facts.require("UserId", image.uids.map(|uids| uids.real.to_string()));
     let parent = facts.require("ParentProcessId", image.stat.as_ref().map(|stat| stat.parent_pid.to_string()));
     facts.add_identity(image);
@@ -41,8 +44,8 @@ pub fn process_create(pid: i32, image: &Image) -> ProcessCreate {
 
 /// Describes a process that already ran when the agent looked. Its number and its start are the same however often
 /// the agent starts, so that a second look at it can be recognised.
-pub fn snapshot(pid: i32, image: &Image) -> ProcessCreate {
-    let mut event = process_create(pid, image);
+pub fn snapshot(pid: i32, image: &Image, redaction: &Redaction) -> ProcessCreate {
+    let mut event = process_create(pid, image, redaction);
     event.extra_details.insert("Snapshot", "true".to_owned());
     if let Some(stat) = &image.stat {
         event.extra_details.insert("StartBoottimeMs", stat.start_ticks.saturating_mul(10).to_string());
@@ -56,6 +59,9 @@ pub fn snapshot(pid: i32, image: &Image) -> ProcessCreate {
 /// the script. A process that is called after an argument of its own, and not after its program, is one; the file is
 /// not looked at, because it may lie where looking never ends.
 pub fn script(image: &Image) -> Option<Vec<u8>> {
+    if let Some(script) = &image.script {
+        return from_the_root(script, image);
+    }
     let name = image.stat.as_ref()?.name.as_slice();
     let arguments = image.arguments.as_ref()?.arguments();
     let (interpreter, rest) = arguments.split_first()?;
@@ -66,7 +72,10 @@ pub fn script(image: &Image) -> Option<Vec<u8>> {
     if !interpreter.starts_with(b"/") || called(interpreter) || called(image.executable.as_ref()?) {
         return None;
     }
-    let script = *rest.iter().take(2).find(|argument| called(argument))?;
+    from_the_root(rest.iter().take(2).find(|argument| called(argument))?, image)
+}
+
+fn from_the_root(script: &[u8], image: &Image) -> Option<Vec<u8>> {
     if script.starts_with(b"/") {
         return Some(script.to_vec());
     }
@@ -100,11 +109,16 @@ impl Facts {
         self.require(field, text)
     }
 
-    fn command_line(&mut self, area: Option<&ArgumentArea>) -> String {
+    fn command_line(&mut self, area: Option<&ArgumentArea>, redaction: &Redaction) -> String {
         let text = area.map(|area| {
-            let text = area.to_command_line(MAX_COMMAND_LINE_BYTES);
+            let (shown, marks) = redaction.apply(area);
+            if marks > 0 {
+                self.details.insert("Redacted", marks.to_string());
+            }
+            let text = shown.to_command_line(MAX_COMMAND_LINE_BYTES);
             if text.cut {
                 self.details.insert("Truncated", area.total_bytes().to_string());
+                self.details.insert("KeptSha256", sha256(&[&shown.head, &shown.tail]));
             }
             self.text(text)
         });
@@ -129,12 +143,19 @@ impl Facts {
         if let Some(uid) = image.login_uid {
             self.details.insert("LoginUserId", uid.to_string());
         }
+        for (key, number) in [("PidNamespace", image.pid_namespace), ("NetworkNamespace", image.net_namespace)] {
+            if let Some(number) = number {
+                self.details.insert(key, number.to_string());
+            }
+        }
         if let Some(id) = &image.container {
             self.details.insert("ContainerId", id.clone());
         }
     }
 
     fn add_origin(&mut self, image: &Image) {
+        let parent = image.stat.as_ref().map(|stat| stat.parent_pid.unsigned_abs());
+        self.flag("AgentChild", parent == Some(std::process::id()));
         if let Some(path) = &image.parent_executable {
             self.add("ParentExecutable", path);
         }
@@ -157,6 +178,12 @@ impl Facts {
         }
         self.details
     }
+}
+
+fn sha256(parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -191,7 +218,7 @@ mod tests {
         image.uids = Some(Uids { real: 1000, effective: 0 });
         image.login_uid = Some(1000);
         image.parent_executable = Some(b"/usr/bin/bash".to_vec());
-        let items = Payload::ProcessCreate(process_create(9, &image)).to_items().unwrap();
+        let items = Payload::ProcessCreate(process_create(9, &image, &Redaction::default())).to_items().unwrap();
         assert_eq!(
             items[0],
             r#"{"Executable":"/usr/bin/su","CommandLine":"su -c 'id -u'","UserId":"1000","ProcessId":9,"ParentProcessId":8,"ExtraDetails":{"EffectiveUserId":"0","LoginUserId":"1000","ParentExecutable":"/usr/bin/bash"}}"#
@@ -200,13 +227,13 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_said_and_never_guessed() {
-        let event = process_create(9, &Image::default());
+        let event = process_create(9, &Image::default(), &Redaction::default());
         assert_eq!((event.executable.as_str(), event.command_line.as_str()), (UNKNOWN, UNKNOWN));
         assert_eq!((event.user_id.as_str(), event.process_id, event.parent_process_id), (UNKNOWN, 9, 0));
         assert_eq!(event.extra_details["Incomplete"], "Executable;CommandLine;UserId;ParentProcessId");
 
         let zombie = Image { executable: None, arguments: None, ..image("/bin/true", "true", &[]) };
-        let event = process_create(9, &zombie);
+        let event = process_create(9, &zombie, &Redaction::default());
         assert_eq!((event.user_id.as_str(), event.parent_process_id), ("1000", 8));
         assert_eq!(event.extra_details["Incomplete"], "Executable;CommandLine");
         assert_eq!(event.extra_details["ProcessName"], "true");
@@ -238,8 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_not_in_the_event_and_its_place_is() {
+        let image = image("/usr/bin/mysql", "mysql", &["mysql", "-pS3CRET", "--token", "S3CRET", "shop"]);
+        let event = process_create(9, &image, &Redaction::default());
+        assert_eq!(event.command_line, "mysql -p%REDACTED% --token %REDACTED% shop");
+        assert_eq!(event.extra_details["Redacted"], "2");
+        let event = process_create(9, &image, &Redaction::new(false, &[]).unwrap());
+        assert_eq!(event.command_line, "mysql -pS3CRET --token S3CRET shop");
+        assert!(!event.extra_details.contains_key("Redacted"));
+    }
+
+    #[test]
+    fn a_child_of_the_agent_is_marked_and_not_hidden() {
+        let text = format!("9 (x) S {} 9 9 0 -1 0 1 0 0 0 1 2 0 0 20 0 1 0 98765 1 2\n", std::process::id());
+        let child = Image { stat: Stat::parse(text.as_bytes()), ..image("/usr/bin/journalctl", "journalctl", &["x"]) };
+        let of = |image| process_create(9, image, &Redaction::default()).extra_details;
+        assert_eq!(of(&child)["AgentChild"], "true");
+        assert!(!of(&image("/usr/bin/journalctl", "journalctl", &["x"])).contains_key("AgentChild"));
+    }
+
+    #[test]
     fn a_snapshot_names_the_start() {
-        let details = snapshot(9, &image("/sbin/init", "init", &["/sbin/init"])).extra_details;
+        let details = snapshot(9, &image("/sbin/init", "init", &["/sbin/init"]), &Redaction::default()).extra_details;
         assert_eq!((details["Snapshot"].as_str(), details["StartBoottimeMs"].as_str()), ("true", "987650"));
     }
 
@@ -258,11 +305,14 @@ mod tests {
             login_uid: Some(u32::MAX - 2),
             container: Some("f".repeat(64)),
             parent_executable: Some(dirty.clone()),
+            script: None,
             directory: Some(dirty),
+            pid_namespace: Some(u32::MAX),
+            net_namespace: Some(u32::MAX),
             changed: true,
             stat: Some(stat("\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}")),
         };
-        let mut event = snapshot(i32::MAX, &worst);
+        let mut event = snapshot(i32::MAX, &worst, &Redaction::default());
         event.extra_details.insert("Script", "x".repeat(MAX_PATH_BYTES));
         event.extra_details.insert("Undecodable", "true".to_owned());
         event.extra_details.insert("Incomplete", "Executable;CommandLine;UserId;ParentProcessId".to_owned());

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use collector_common::parse::cmdline::ArgumentArea;
 use collector_common::parse::proc_pid::{self, Stat, Uids};
@@ -17,9 +18,9 @@ use collector_common::root::Root;
 use procfs::process::Process;
 
 /// How much is read of the beginning and of the end of an argument area of up to 2 MiB or more: more than an event
-/// can show. Long arguments must not cost more than short ones.
-const HEAD_BYTES: usize = 8192;
-const TAIL_BYTES: usize = 4096;
+/// can show, and as much as `bpf/exec.bpf.c` reads. Long arguments must not cost more than short ones.
+const HEAD_BYTES: usize = 6144;
+const TAIL_BYTES: usize = 2048;
 
 /// `stat`, `status` and their like are shorter; a `cgroup` file of a deep version 1 hierarchy may not be.
 const FILE_BYTES: usize = 8192;
@@ -43,8 +44,14 @@ pub struct Image {
     pub container: Option<String>,
     /// The program of its parent.
     pub parent_executable: Option<Vec<u8>>,
+    /// What was executed, where the kernel told that it is a script or the like; may be named from `directory`.
+    pub script: Option<Vec<u8>>,
     /// Where it is, if it was asked because a script may be named from there.
     pub directory: Option<Vec<u8>>,
+    /// The number of its pid namespace, when it is not ours.
+    pub pid_namespace: Option<u32>,
+    /// The number of its network namespace, when it is not ours.
+    pub net_namespace: Option<u32>,
     /// It executed again while it was read: path and arguments may not belong together.
     pub changed: bool,
 }
@@ -75,6 +82,9 @@ impl Image {
             container: file(&process, "cgroup").and_then(|text| proc_pid::container_id(&text)),
             parent_executable: (parent > 0).then(|| parent_executable(&proc, parent)).flatten(),
             directory: process.cwd().ok().map(|path| path.into_os_string().into_vec()),
+            script: None,
+            pid_namespace: namespace(&directory, "pid").filter(|number| is_foreign("pid", *number)),
+            net_namespace: namespace(&directory, "net").filter(|number| is_foreign("net", *number)),
             stat,
             uids,
             changed,
@@ -86,6 +96,19 @@ impl Image {
         let kernel = self.stat.as_ref().is_some_and(Stat::is_kernel_thread);
         !kernel && (self.executable.is_some() || self.arguments.is_some())
     }
+}
+
+/// The namespaces of the agent, which is where the events of a machine are expected to be from.
+static OWN_NAMESPACES: LazyLock<[(&str, Option<u32>); 2]> =
+    LazyLock::new(|| ["pid", "net"].map(|kind| (kind, namespace(Path::new("/proc/self"), kind))));
+
+/// Whether a namespace is another one than ours.
+pub fn is_foreign(kind: &str, number: u32) -> bool {
+    OWN_NAMESPACES.iter().any(|(own_kind, own)| *own_kind == kind && own.is_some_and(|own| own != number))
+}
+
+fn namespace(directory: &Path, kind: &str) -> Option<u32> {
+    proc_pid::namespace(fs::read_link(directory.join("ns").join(kind)).ok()?.as_os_str().as_bytes())
 }
 
 /// Whether this process has a capability, as far as `/proc` tells. Where it does not, nothing is said to be missing.

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirEntryExt;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -78,8 +79,9 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
         }
         let executed;
         (seen, executed) = look_apart(&cx.root, Seen { newest, ..seen }).await?;
+        let redaction = Arc::clone(&cx.settings.borrow().redaction);
         for (pid, image) in executed {
-            if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image))) {
+            if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image, &redaction))) {
                 return Ok(());
             }
         }

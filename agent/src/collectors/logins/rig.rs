@@ -31,6 +31,8 @@ pub fn settings(login_source: LoginSource) -> Settings {
         fold_failed_logins: false,
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
+        process_hash: false,
+        redaction: Arc::default(),
     }
 }
 

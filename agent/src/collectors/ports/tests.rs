@@ -21,6 +21,8 @@ fn settings() -> Arc<Settings> {
         fold_failed_logins: false,
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
+        process_hash: false,
+        redaction: Arc::default(),
     })
 }
 

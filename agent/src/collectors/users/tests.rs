@@ -43,12 +43,15 @@ struct Agent {
 
 fn settings(snapshot_interval: Duration) -> Arc<Settings> {
     let (login_source, process_backend) = (LoginSource::Auto, ProcessBackend::Auto);
+    let redaction = Arc::default();
     Arc::new(Settings {
         snapshot_interval,
         login_source,
         fold_failed_logins: false,
         process_backend,
         process_snapshot: false,
+        process_hash: false,
+        redaction,
     })
 }
 

@@ -1,0 +1,221 @@
+//! Execs as a program in the kernel writes them down (`probe`).
+//!
+//! ```text
+//! exec, in the kernel --record--> ring, 1 MiB --batch--> this task --bounded queue--> recorder
+//! ```
+//!
+//! A record is whole when it is made, so nothing is read in a hurry. While nothing is executed this task sleeps, and the
+//! kernel wakes it for the next record. Then it lets records come together and looks by itself, because a wake-up costs
+//! more than all the rest; the kernel wakes it before that only when the ring fills up.
+
+use std::fmt::Display;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use collector_common::clock::Reading;
+use collector_common::collector::{Closed, Context, Draft, Failure};
+use collector_common::event::kind::Kind;
+use collector_common::event::payload::Payload;
+use collector_common::parse::exec_record::ExecRecord;
+use collector_common::parse::proc_pid::{Stat, Uids, container_id};
+use collector_common::root::Root;
+use collector_common::sys::readiness::Readiness;
+use tokio::time::timeout;
+
+use super::drops::Drops;
+use super::event::process_create;
+use super::image::{Image, is_foreign};
+use super::probe::Probe;
+use super::report_running;
+
+/// The words for `status` and `check`.
+pub const NAME: &str = "eBPF";
+
+/// How long records may come together.
+const BATCH: Duration = Duration::from_millis(250);
+
+/// A look without being woken: what the kernel dropped may be the last that happened, and a record that is written at
+/// the very moment this task falls asleep wakes nobody.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The kernel tells the start of a process in hundredths of a second elsewhere, see `super::TICK_US`.
+const TICK_NS: u64 = super::TICK_US * 1000;
+
+/// Reports execs until dropped or until the recorder is gone.
+pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
+    let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure(&error))?;
+    let mut watch = Watch { cx, probe, readiness, noted: 0, drops: Drops::default() };
+    if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        watch.probe.wake_me().map_err(|error| failure(&error))?;
+        match watch.look().await? {
+            Some(0) => watch.woken(LOOK).await?,
+            Some(_) => {}
+            None => return Ok(()),
+        }
+        // Awake, until nothing came in a while.
+        loop {
+            watch.woken(BATCH).await?;
+            match watch.look().await? {
+                Some(0) => break,
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn failure(error: &dyn Display) -> Failure {
+    Failure(format!("waiting for the BPF program failed: {error}"))
+}
+
+struct Watch<'a> {
+    cx: &'a Context,
+    probe: Probe,
+    readiness: Readiness,
+    /// Of the drops the kernel counted, how many were noted.
+    noted: u64,
+    drops: Drops,
+}
+
+impl Watch<'_> {
+    /// Waits until the kernel says that there is something to take, and at most so long.
+    async fn woken(&self, at_most: Duration) -> Result<(), Failure> {
+        timeout(at_most, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
+    }
+
+    /// Takes what there is and says how much it was; `None` when nobody wants it any more.
+    async fn look(&mut self) -> Result<Option<usize>, Failure> {
+        let dropped = self.probe.dropped().map_err(|error| failure(&error))?;
+        let taken = self.take().await.and_then(|records| self.note_drops(dropped).map(|()| records));
+        Ok(taken.ok())
+    }
+
+    /// Hands over what is in the ring. While the recorder is behind, it stays in there, and the kernel counts what
+    /// finds no room.
+    async fn take(&mut self) -> Result<usize, Closed> {
+        let now = self.cx.clock.now();
+        let mut records = 0;
+        loop {
+            self.cx.out.room().await?;
+            let Some(draft) = next(&mut self.probe.records, self.cx, now) else { return Ok(records) };
+            records += 1;
+            self.cx.out.offer(draft)?;
+        }
+    }
+
+    fn note_drops(&mut self, counted: u64) -> Result<(), Closed> {
+        let new = counted.saturating_sub(self.noted);
+        self.noted = counted;
+        self.drops.note(new, "they are counted as lost ProcessCreate events", &self.cx.out, self.cx.clock.now())
+    }
+}
+
+impl Drop for Watch<'_> {
+    /// What came in since the last look is not lost because the agent stops.
+    fn drop(&mut self) {
+        let now = self.cx.clock.now();
+        while let Some(draft) = next(&mut self.probe.records, self.cx, now) {
+            if self.cx.out.offer(draft).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Takes one record out of the ring.
+fn next(ring: &mut RingBuf<MapData>, cx: &Context, now: Reading) -> Option<Draft> {
+    loop {
+        let Some(record) = ExecRecord::parse(&ring.next()?) else {
+            cx.out.lost(Kind::ProcessCreate, 1);
+            continue;
+        };
+        let at = now.at_boottime_us(record.boottime_ns / 1000);
+        let pid = record.pid;
+        return Some(Draft::new(
+            at,
+            Payload::ProcessCreate(process_create(pid, &image(&cx.root, record), &cx.settings.borrow().redaction)),
+        ));
+    }
+}
+
+fn image(root: &Root, record: ExecRecord) -> Image {
+    let pid = record.pid;
+    let stat = Stat::of_exec(record.name, record.parent_pid, record.start_boottime_ns / TICK_NS);
+    let image = Image {
+        executable: record.path,
+        deleted: record.deleted,
+        arguments: record.arguments,
+        uids: Some(Uids { real: record.uid, effective: record.effective_uid }),
+        login_uid: record.login_uid,
+        container: record.cgroup.and_then(|path| container_id(&path)),
+        parent_executable: record.parent_path,
+        script: record.script,
+        directory: record.directory,
+        pid_namespace: Some(record.pid_namespace).filter(|number| is_foreign("pid", *number)),
+        net_namespace: Some(record.net_namespace).filter(|number| is_foreign("net", *number)),
+        changed: false,
+        stat: Some(stat),
+    };
+    if image.executable.is_some() && image.arguments.is_some() { image } else { completed(root, pid, image) }
+}
+
+/// A path of a hundred directories does not fit, and memory may have been swapped out. `/proc` has both, for as long
+/// as the process runs the same program.
+fn completed(root: &Root, pid: i32, image: Image) -> Image {
+    let read = Image::read(root, pid);
+    let is_same = read.stat.as_ref().map(|stat| (&stat.name, stat.start_ticks))
+        == image.stat.as_ref().map(|stat| (&stat.name, stat.start_ticks));
+    if !is_same {
+        return image;
+    }
+    Image {
+        executable: image.executable.or(read.executable),
+        arguments: image.arguments.or(read.arguments),
+        deleted: image.deleted || read.deleted,
+        ..image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collectors::exec::tests::context;
+    use collector_common::collector::ProcessBackend;
+    use std::process::Command;
+
+    /// Nobody looks while more is executed than fits into the ring.
+    #[tokio::test]
+    async fn what_found_no_room_is_counted_and_said() {
+        let (cx, mut events) = context(ProcessBackend::Bpf);
+        let probe = match Probe::load(&cx.root) {
+            Ok(probe) => probe,
+            Err(why) => return eprintln!("not run: {why}"),
+        };
+        let long = "x".repeat(9000);
+        for number in 0..200 {
+            let mark = format!("edgewarden-ring-{number}");
+            assert!(Command::new("/bin/true").args([&mark, &long]).status().unwrap().success());
+        }
+        let observed = async {
+            let mut seen = 0;
+            loop {
+                match events.recv().await.unwrap().payload.unwrap() {
+                    Payload::Diagnostic(remark) => return (seen, remark.extra_details["Drops"].parse().unwrap()),
+                    Payload::ProcessCreate(event) if event.command_line.contains("edgewarden-ring-") => seen += 1,
+                    _ => {}
+                }
+            }
+        };
+        let losses = cx.out.losses();
+        let (seen, said): (u64, u64) = tokio::select! {
+            ended = observe(&cx, probe) => panic!("{ended:?}"),
+            observed = observed => observed,
+        };
+        assert!(seen < 200 && seen + said >= 200, "{seen} events, {said} said to be lost");
+        assert_eq!(losses.take(), [(Kind::ProcessCreate, said)]);
+    }
+}

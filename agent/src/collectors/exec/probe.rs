@@ -1,0 +1,145 @@
+//! The program in the kernel that writes a record for every exec (`bpf/exec.bpf.c`): brought in, and taken out when
+//! dropped.
+//!
+//! The object holds no offsets. Which field of which structure is meant is put in by `aya`, from the types the running
+//! kernel describes itself with. For that moment it needs some 20 MB.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use aya::maps::{Array, MapData, MapError, RingBuf};
+use aya::programs::RawTracePoint;
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::{Btf, EbpfError, EbpfLoader};
+use collector_common::root::Root;
+use collector_common::sys::memory;
+use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+use super::image::may;
+
+/// Built by `make bpf`, and checked by `make check` to be what its source gives.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/exec.bpf.o");
+
+/// Places in the map `shared`.
+const DROPPED: u32 = 0;
+const ASLEEP: u32 = 1;
+
+/// Where a kernel tells its types.
+const TYPES: &str = "/sys/kernel/btf/vmlinux";
+
+/// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
+const HOST_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// The program at work. It stops when this is dropped.
+pub struct Probe {
+    /// Its records.
+    pub records: RingBuf<MapData>,
+    shared: Array<MapData, u64>,
+    _attached: RawTracePointLink,
+}
+
+impl Probe {
+    /// Brings the program into the kernel.
+    ///
+    /// # Errors
+    /// Why that cannot be, in words that follow "because".
+    pub fn load(root: &Root) -> Result<Probe, String> {
+        may_be_used(root)?;
+        // Before Linux 5.11 maps count as locked memory. Where the limit is high enough or does not matter, that this
+        // is refused does not matter either.
+        if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+            tracing::debug!("cannot raise the limit of locked memory: {error}");
+        }
+        let loaded = Probe::attach();
+        memory::give_back();
+        loaded.map_err(|error| words(error.as_ref()))
+    }
+
+    fn attach() -> Result<Probe, Box<dyn Error>> {
+        // The loader reads the types too, but goes on without when it cannot, and the program would read what lies at
+        // some other kernel's offsets. One after the other, because each takes as much memory as both should.
+        drop(Btf::from_sys_fs()?);
+        let mut object = EbpfLoader::new().load(OBJECT)?;
+        let mut map = |name: &str| object.take_map(name).ok_or(EbpfError::NoBTF);
+        let (records, shared) = (RingBuf::try_from(map("events")?)?, Array::try_from(map("shared")?)?);
+        let program: &mut RawTracePoint = object.program_mut("on_exec").ok_or(EbpfError::NoBTF)?.try_into()?;
+        program.load()?;
+        let link = program.attach("sched_process_exec")?;
+        Ok(Probe { records, shared, _attached: program.take_link(link)? })
+    }
+
+    /// How many records it had no room for.
+    pub fn dropped(&self) -> Result<u64, MapError> {
+        self.shared.get(&DROPPED, 0)
+    }
+
+    /// Asks for a wake-up at the next record. Before that, and without asking, there is one only when the ring fills up.
+    pub fn wake_me(&mut self) -> Result<(), MapError> {
+        self.shared.set(ASLEEP, 1, 0)
+    }
+}
+
+/// What can be said in better words than the kernel's, before it is asked.
+fn may_be_used(root: &Root) -> Result<(), String> {
+    if !root.is_host() {
+        return Err("a BPF program tells only of the running machine".to_owned());
+    }
+    // The program copies pointers of 64 bits.
+    if cfg!(not(target_pointer_width = "64")) {
+        return Err("the BPF program is for 64-bit systems".to_owned());
+    }
+    let may_use = may(root, CAP_SYS_ADMIN) || may(root, CAP_BPF) && may(root, CAP_PERFMON);
+    if !may_use {
+        return Err("the agent may not use BPF: give it CAP_BPF and CAP_PERFMON".to_owned());
+    }
+    if fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() != HOST_PID_NAMESPACE) {
+        return Err("BPF tells process ids of the host, and the agent is in a pid namespace of its own".to_owned());
+    }
+    fs::metadata(TYPES).map(|_| ()).map_err(|error| {
+        format!("the kernel does not tell its types in {TYPES} ({error}): BPF needs CONFIG_DEBUG_INFO_BTF=y")
+    })
+}
+
+/// What aya says, down to what the system said.
+fn words(error: &(dyn Error + 'static)) -> String {
+    let causes = || std::iter::successors(Some(error), |error| (*error).source());
+    let Some(system) = causes().find_map(|cause| cause.downcast_ref::<io::Error>()) else {
+        let all: Vec<String> = causes().map(ToString::to_string).collect();
+        return format!("the BPF program cannot be loaded: {}", all.join(": "));
+    };
+    let hint = match Errno::from_raw(system.raw_os_error().unwrap_or(0)) {
+        Errno::EPERM => ": is BPF forbidden by a seccomp filter or by the kernel's lockdown?",
+        Errno::EINVAL | Errno::ENOSYS => ": it needs Linux 5.8 with CONFIG_BPF_SYSCALL=y",
+        _ => "",
+    };
+    format!("the kernel did not take the BPF program ({system}){hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_machine_cannot_be_looked_at() {
+        let refused = Probe::load(&Root::at("/nonexistent")).err();
+        assert!(refused.is_some_and(|why| why.contains("running machine")));
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_what_the_system_said_and_what_to_do() {
+        let refused = EbpfError::FileError { path: "x".into(), error: io::Error::from_raw_os_error(1) };
+        assert!(
+            words(&refused).contains("(Operation not permitted (os error 1)): is BPF forbidden"),
+            "{}",
+            words(&refused)
+        );
+        assert_eq!(words(&EbpfError::NoBTF), "the BPF program cannot be loaded: no BTF parsed for object");
+    }
+}
