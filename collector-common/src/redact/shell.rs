@@ -29,7 +29,8 @@ pub fn option_name(text: &[u8]) -> Option<&[u8]> {
 pub fn shell_words(text: &[u8]) -> impl Iterator<Item = Option<Range<usize>>> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
-        while text.get(at).is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
+        // Whatever ends a word is passed over here or begins a command: a byte that did neither would be looked at for ever.
+        while text.get(at).is_some_and(|byte| byte.is_ascii_whitespace() && *byte != b'\n') {
             at += 1;
         }
         let is_separator = |byte: u8| matches!(byte, b';' | b'|' | b'&' | b'\n' | b'(' | b')');
@@ -52,4 +53,18 @@ pub fn shell_words(text: &[u8]) -> impl Iterator<Item = Option<Range<usize>>> + 
         at = at.min(text.len());
         Some(Some(begin..at))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_between_words_is_passed_over() {
+        for byte in 0..=u8::MAX {
+            let text = [b'a', byte, byte, b'b'];
+            let words: Vec<_> = shell_words(&text).flatten().collect();
+            assert!((1..=2).contains(&words.len()), "{byte:#04x}: {words:?}");
+        }
+    }
 }
