@@ -25,7 +25,7 @@ help:
 	@echo "make bench  measure delivery, the idle agent, and the hub's queries"
 	@echo "make bench-fleet  many devices through mosquitto into the hub's store"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
-	@echo "make deb    Debian packages"
+	@echo "make deb    Debian packages for amd64, arm64 and armhf, in out/"
 
 demo:
 	scripts/setup-demo.sh
@@ -80,5 +80,6 @@ fuzz:
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 deb:
-	@echo "make deb: not yet: the Debian packages are not made here so far" >&2
-	@exit 1
+	scripts/setup-cross.sh "$(TARGET_DIR)/cross"
+	scripts/build-deb.sh "$(TARGET_DIR)/cross" out
+	lintian --fail-on error,warning out/*.deb

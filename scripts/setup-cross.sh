@@ -5,6 +5,7 @@
 #
 #   rustc-web, rust-web-src   Debian's compiler and exactly its library; of the same age as ours in rust-toolchain.toml
 #   ziglang                   C compiler and linker for every target, with the C library in it
+#   cargo-deb, lintian        make the packages and check them
 #
 # Both stay in FOLDER, with a file `env` to be sourced. A second run finds what is there and does nothing.
 set -euo pipefail
@@ -12,6 +13,7 @@ folder=$(mkdir -p "$1" && cd "$1" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ZIG=0.17.1
 ZIGBUILD=0.24.0
+CARGO_DEB=3.8.0
 TARGETS=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf)
 LIBRARY=/usr/lib/rustlib/src/rust/library
 RUSTC=/usr/bin/rustc
@@ -41,7 +43,8 @@ for target in "${TARGETS[@]}"; do
     (
         cd "$folder/seed"
         RUSTC=$RUSTC RUSTC_BOOTSTRAP=1 RUSTUP_TOOLCHAIN='' PATH="$folder/python/bin:$PATH" \
-            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes --remap-path-prefix=$LIBRARY=/rustc/library" \
+            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes --remap-path-prefix=$LIBRARY=/rustc/library
+                --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
             CARGO_TARGET_DIR="$folder/seed/target" \
             cargo-zigbuild zigbuild --quiet --release --target "$target" \
             -Z build-std=std,panic_abort,panic_unwind,proc_macro,test
@@ -57,6 +60,11 @@ for target in "${TARGETS[@]}"; do
     echo "$made_by" >"$library/.made-by"
 done
 rm -rf "$folder/seed/target"
+
+if [[ "$("$folder/cargo/bin/cargo-deb" --version 2>/dev/null)" != *"$CARGO_DEB"* ]]; then
+    cargo install --quiet cargo-deb --version "$CARGO_DEB" --locked --root "$folder/cargo"
+fi
+"$here/need-packages.sh" lintian:lintian
 
 {
     echo "export RUSTC=$RUSTC PATH=$folder/python/bin:\$PATH"
