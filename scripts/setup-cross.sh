@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# What builds static binaries for other machines: setup-cross.sh FOLDER
+#
+# The standard library for the musl targets is compiled here, from Debian's source of it, since Debian packages none:
+#
+#   rustc-web, rust-web-src   Debian's compiler and exactly its library; of the same age as ours in rust-toolchain.toml
+#   ziglang                   C compiler and linker for every target, with the C library in it
+#   cargo-deb, lintian        make the packages and check them
+#
+# Both stay in FOLDER, with a file `env` to be sourced. A second run finds what is there and does nothing.
+set -euo pipefail
+folder=$(mkdir -p "$1" && cd "$1" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ZIG=0.17.1
+ZIGBUILD=0.24.0
+CARGO_DEB=3.8.0
+TARGETS=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf)
+LIBRARY=/usr/lib/rustlib/src/rust/library
+RUSTC=/usr/bin/rustc
+
+"$here/need-packages.sh" /usr/lib/rustlib/x86_64-unknown-linux-gnu/lib:rustc-web "$LIBRARY/std/Cargo.toml:rust-web-src"
+python3 -c 'import ensurepip' 2>/dev/null || "$here/need-packages.sh" "python3-venv is missing:python3-venv"
+if [[ ! -x $folder/python/bin/cargo-zigbuild ]]; then
+    python3 -m venv "$folder/python"
+    "$folder/python/bin/pip" install --quiet --disable-pip-version-check "ziglang==$ZIG" "cargo-zigbuild==$ZIGBUILD"
+fi
+
+sysroot=$folder/sysroot
+mkdir -p "$sysroot/lib/rustlib" "$folder/seed/src"
+ln -sfn /usr/lib/rustlib/x86_64-unknown-linux-gnu "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu"
+# A crate that makes cargo build the library; nothing else is wanted of it.
+printf '[package]\nname = "seed"\nedition = "2024"\n[workspace]\n' >"$folder/seed/Cargo.toml"
+echo 'fn main() {}' >"$folder/seed/src/main.rs"
+
+# One identity of compiler, zig and this script: when one changes, the library is built again.
+made_by="$("$RUSTC" -V) zig $ZIG $(sha256sum <"${BASH_SOURCE[0]}")"
+for target in "${TARGETS[@]}"; do
+    library=$sysroot/lib/rustlib/$target/lib
+    [[ "$(cat "$library/.made-by" 2>/dev/null)" == "$made_by" ]] && continue
+    echo "compiling the standard library for $target"
+    # RUSTC_BOOTSTRAP lets a stable compiler take -Z build-std. Bitcode is what link-time optimisation reads. Debian's
+    # compiler has no C library of its own for these targets: zig's is linked.
+    (
+        cd "$folder/seed"
+        RUSTC=$RUSTC RUSTC_BOOTSTRAP=1 RUSTUP_TOOLCHAIN='' PATH="$folder/python/bin:$PATH" \
+            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes --remap-path-prefix=$LIBRARY=/rustc/library
+                --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
+            CARGO_TARGET_DIR="$folder/seed/target" \
+            cargo-zigbuild zigbuild --quiet --release --target "$target" \
+            -Z build-std=std,panic_abort,panic_unwind,proc_macro,test
+    )
+    rm -rf "$library"
+    mkdir -p "$library"
+    cp "$folder/seed/target/$target/release/deps/"lib*.rlib "$library/"
+    # The seed unwinds; a profile with panic = "abort" needs this crate compiled for it.
+    rm -f "$library"/libpanic_abort-*.rlib
+    RUSTC_BOOTSTRAP=1 "$RUSTC" --sysroot "$sysroot" --target "$target" --crate-name panic_abort --edition 2024 \
+        --crate-type rlib -C panic=abort -C opt-level=3 -C embed-bitcode=yes -Z force-unstable-if-unmarked \
+        -C metadata=abort -C extra-filename=-abort --out-dir "$library" "$LIBRARY/panic_abort/src/lib.rs"
+    echo "$made_by" >"$library/.made-by"
+done
+rm -rf "$folder/seed/target"
+
+if [[ "$("$folder/cargo/bin/cargo-deb" --version 2>/dev/null)" != *"$CARGO_DEB"* ]]; then
+    cargo install --quiet cargo-deb --version "$CARGO_DEB" --locked --root "$folder/cargo"
+fi
+"$here/need-packages.sh" lintian:lintian
+
+{
+    echo "export RUSTC=$RUSTC PATH=$folder/python/bin:\$PATH"
+    for target in "${TARGETS[@]}"; do
+        name=$(tr 'a-z-' 'A-Z_' <<<"$target")
+        echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot -C link-self-contained=no\""
+    done
+} >"$folder/env"
