@@ -40,15 +40,7 @@ trap finish EXIT
 gcc -O2 -o "$dir/burst" tests/support/burst.c
 gcc -O2 -static -nostdlib -o "$dir/tiny" tests/support/tiny.c
 
-family() {
-    local child
-    echo "$1"
-    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do family "$child"; done
-}
-ticks() {
-    local p
-    for p in $(family "$1"); do sed 's/.*) //' "/proc/$p/stat"; done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
-}
+source scripts/processes.sh
 settled_ticks() {
     local before=-1 now
     now="$(ticks "$1")"
@@ -61,7 +53,6 @@ settled_ticks() {
 }
 per_exec() { awk -v t="$1" -v hz="$(getconf CLK_TCK)" -v n="$execs" 'BEGIN { printf "%.1f", 1e6 * t / hz / n }'; }
 peak_kb() { sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$1/status"; }
-pss_kb() { for p in $(family "$1"); do cat "/proc/$p/smaps_rollup"; done | awk '/^Pss:/ { sum += $2 } END { print sum + 0 }'; }
 # The marks that a file holds, of those that were executed.
 captured() { grep -oaE "$1-[0-9]{6}" "$2" | sort -u | comm -12 - <(seq -f "$1-%06.0f" 0 $((execs - 1))) | wc -l; }
 

@@ -11,6 +11,7 @@
 # Memory is PSS, the sum of smaps_rollup over the same processes (proc(5)). The numbers belong in docs/measurements.md
 # together with the lines around them.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
 agent="${1:?path of the release binary}"
 seconds="${2:-60}"
 [[ -x "$agent" ]] || { echo "$agent is no executable file: cargo build --release -p edgewarden" >&2; exit 1; }
@@ -53,25 +54,10 @@ cat >"$dir/twin.json" <<JSON
 JSON
 mkdir "$dir/state"
 
-# The process and all its descendants.
-family() {
-    local child
-    echo "$1"
-    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do family "$child"; done
-}
-# Ticks of all of them; the command name in field 2 may hold spaces, so counting starts behind its parenthesis.
-ticks() {
-    local p
-    for p in $(family "$pid"); do sed 's/.*) //' "/proc/$p/stat"; done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
-}
 # How often any thread of all of them went to sleep, which is how often it was woken.
 wakeups() {
     local p
     for p in $(family "$pid"); do cat "/proc/$p/task/"*/status; done | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum + 0 }'
-}
-pss_kb() {
-    local p
-    for p in $(family "$pid"); do cat "/proc/$p/smaps_rollup"; done | awk '/^Pss:/ { sum += $2 } END { print sum + 0 }'
 }
 
 collected() { "$agent" status --config "$dir/twin.json" --json | sed 's/.*"collected":\([0-9]*\).*/\1/'; }
@@ -81,10 +67,10 @@ pid=$!
 sleep 20
 kill -0 "$pid" 2>/dev/null || { echo "the agent ended during warm-up:" >&2; cat "$dir/log" >&2; exit 1; }
 events="$(collected)"
-before="$(ticks)"
+before="$(ticks "$pid")"
 woken="$(wakeups)"
 sleep "$seconds"
-after="$(ticks)"
+after="$(ticks "$pid")"
 woken=$(($(wakeups) - woken))
 kill -0 "$pid" 2>/dev/null || { echo "the agent ended during the measurement:" >&2; cat "$dir/log" >&2; exit 1; }
 
@@ -96,6 +82,6 @@ echo "processes $(family "$pid" | wc -l)"
 awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v s="$seconds" \
     'BEGIN { printf "cpu       %.3f %% of one core (%d ticks of 1/%d s in %d s)\n", 100 * t / hz / s, t, hz, s }'
 echo "wake-ups  $((woken * 60 / seconds)) a minute"
-echo "pss       $(pss_kb) kB"
+echo "pss       $(pss_kb "$pid") kB"
 echo "events    $(($(collected) - events)) collected meanwhile; a machine is idle when these are few"
 "$agent" status --config "$dir/twin.json" --json | sed 's/^/status    /'

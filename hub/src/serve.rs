@@ -29,7 +29,8 @@ pub struct Settings {
     pub keep: Keep,
 }
 
-/// Serves until SIGTERM or SIGINT; SIGHUP reads the TLS files again. When devices can connect it writes one line to `ready`, `listening URL`.
+/// Serves until SIGTERM or SIGINT; SIGHUP reads the TLS files again. When devices can connect it writes one line to
+/// `ready`, `listening URL`.
 ///
 /// # Errors
 ///

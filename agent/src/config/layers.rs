@@ -103,7 +103,8 @@ impl Layers {
     }
 
     /// Takes what the hub told, in its order, as one change of what is in force. A document that is none changes
-    /// nothing, nor does a change behind it: together they would be what the hub never had. What was told before is not told again: a hub is asked for the whole after every connection.
+    /// nothing, nor does a change behind it: together they would be what the hub never had. What was told before is not
+    /// told again: a hub is asked for the whole after every connection.
     pub fn desired(&mut self, told: &[Desired]) -> Applied {
         let (mut refused, known) = (None, self.problems.clone());
         for desired in told {

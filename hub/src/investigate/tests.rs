@@ -213,7 +213,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("crontab -", &["persistence"]),
     ("crontab /srv/jobs", &["persistence"]),
     ("crontab -l", &[]),
-    ("sh -c 'echo ssh-ed25519 AAAA >> /root/.ssh/authorized_keys'", &["persistence"]),
+    ("sh -c 'echo ssh-ed25519 AAAA >> /home/pi/.ssh/authorized_keys'", &["persistence"]),
     ("systemctl enable --now backdoor", &["persistence"]),
     ("systemctl is-enabled backdoor", &[]),
     ("chmod 4755 /usr/local/bin/x", &["persistence"]),
