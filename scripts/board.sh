@@ -4,6 +4,7 @@
 #   board.sh up NAME FOLDER     boots FOLDER's board; ends when its ssh answers
 #   board.sh run NAME COMMAND   runs a shell command on it as root; ends as the command does
 #   board.sh put NAME FILE TO   copies FILE onto it
+#   board.sh port NAME          says on which port of this machine's loopback address its sshd answers
 #   board.sh down NAME          turns it off
 #
 # What happens on the disk lasts until the board is turned off, restarts of the board included; FOLDER is never
@@ -12,7 +13,7 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
-[[ $# -ge 2 ]] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[[ $# -ge 2 ]] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 verb="$1" name="$2"
 state="${BOARDS:-/tmp/boards}/$name"
 shift 2
@@ -77,6 +78,7 @@ case "$verb" in
     up) up "$1" ;;
     run) on_board "$@" ;;
     put) scp -q "${ssh_options[@]}" -P "$(cat "$state/port")" "$1" "root@127.0.0.1:$2" ;;
+    port) cat "$state/port" ;;
     down) down ;;
-    *) echo "board.sh: no such verb: $verb; there are up, run, put and down" >&2; exit 2 ;;
+    *) echo "board.sh: no such verb: $verb; there are up, run, put, port and down" >&2; exit 2 ;;
 esac

@@ -4,7 +4,7 @@
 //! witness always sits on the plain one, directly, so that no trouble made on the agent's way reaches it.
 
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -44,6 +44,16 @@ pub struct Mosquitto {
     pub port: u16,
     /// The TLS listener; 0 when there is none.
     pub tls_port: u16,
+    listen: IpAddr,
+}
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The listener with TLS.
+struct Secure<'a> {
+    authority: &'a Authority,
+    listen: IpAddr,
+    port: u16,
 }
 
 impl Mosquitto {
@@ -57,6 +67,11 @@ impl Mosquitto {
         Mosquitto::launch(Some(authority), Keeps::Nothing)
     }
 
+    /// A broker with TLS that other machines reach at an address of this one, and that can be restarted.
+    pub fn start_tls_at(authority: &Authority, listen: IpAddr) -> Mosquitto {
+        Mosquitto::launch_in(TempDir::new().unwrap(), Some(authority), listen, Keeps::Sessions)
+    }
+
     /// A broker without TLS that can be restarted.
     pub fn start_with(keeps: Keeps) -> Mosquitto {
         Mosquitto::launch(None, keeps)
@@ -66,23 +81,24 @@ impl Mosquitto {
     pub fn start_guarded(access_list: &str) -> Mosquitto {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("acl"), access_list).unwrap();
-        Mosquitto::launch_in(dir, None, Keeps::Nothing)
+        Mosquitto::launch_in(dir, None, LOOPBACK, Keeps::Nothing)
     }
 
     fn launch(authority: Option<&Authority>, keeps: Keeps) -> Mosquitto {
-        Mosquitto::launch_in(TempDir::new().unwrap(), authority, keeps)
+        Mosquitto::launch_in(TempDir::new().unwrap(), authority, LOOPBACK, keeps)
     }
 
-    fn launch_in(dir: TempDir, authority: Option<&Authority>, keeps: Keeps) -> Mosquitto {
+    fn launch_in(dir: TempDir, authority: Option<&Authority>, listen: IpAddr, keeps: Keeps) -> Mosquitto {
         // A port found free may be taken by somebody else a moment later; then the broker ends and another is tried.
         for _ in 0..10 {
             let (port, tls_port) = (free_port(), if authority.is_some() { free_port() } else { 0 });
-            let mut broker = run(dir.path(), &configuration(dir.path(), port, tls_port, authority, keeps));
+            let secure = authority.map(|authority| Secure { authority, listen, port: tls_port });
+            let mut broker = run(dir.path(), &configuration(dir.path(), port, secure, keeps));
             let up = wait::until("mosquitto to listen", || {
                 if broker.try_wait().unwrap().is_some() {
                     return Ok(false);
                 }
-                let all = [port, tls_port].into_iter().filter(|port| *port != 0);
+                let all = [(LOOPBACK, port), (listen, tls_port)].into_iter().filter(|(_, port)| *port != 0);
                 match all.map(answers).find_map(Result::err) {
                     None => Ok(true),
                     Some(error) => Err(error.to_string()),
@@ -90,7 +106,7 @@ impl Mosquitto {
             });
             if up {
                 let (witness, seen, probed) = witness(port);
-                let mut broker = Mosquitto { dir, broker, witness, seen, probed, probes: 0, port, tls_port };
+                let mut broker = Mosquitto { dir, broker, witness, seen, probed, probes: 0, port, tls_port, listen };
                 broker.catch_up();
                 return broker;
             }
@@ -113,11 +129,21 @@ impl Mosquitto {
 
     /// Starts it again on its plain port. Returns when the witness is back: what is published from now on is seen.
     pub fn start_again(&mut self, keeps: Keeps) {
+        self.start_again_with(None, keeps);
+    }
+
+    /// Starts it again on both its ports. Whoever connects before the witness does is heard by it all the same.
+    pub fn start_again_tls(&mut self, authority: &Authority) {
+        let secure = Secure { authority, listen: self.listen, port: self.tls_port };
+        self.start_again_with(Some(secure), Keeps::Sessions);
+    }
+
+    fn start_again_with(&mut self, secure: Option<Secure>, keeps: Keeps) {
         if keeps == Keeps::Nothing {
             // What an earlier broker wrote down would come back out of order later.
             std::fs::remove_file(self.dir.path().join("mosquitto.db")).ok();
         }
-        self.broker = run(self.dir.path(), &configuration(self.dir.path(), self.port, 0, None, keeps));
+        self.broker = run(self.dir.path(), &configuration(self.dir.path(), self.port, secure, keeps));
         self.catch_up();
     }
 
@@ -182,8 +208,8 @@ pub fn free_port() -> u16 {
 }
 
 /// Whether somebody else listens: nobody does yet where TCP connected a port of the ephemeral range to itself.
-fn answers(port: u16) -> std::io::Result<()> {
-    let stream = TcpStream::connect(("127.0.0.1", port))?;
+fn answers(listener: (IpAddr, u16)) -> std::io::Result<()> {
+    let stream = TcpStream::connect(listener)?;
     if stream.local_addr()? == stream.peer_addr()? { Err(std::io::Error::other("connected to itself")) } else { Ok(()) }
 }
 
@@ -201,7 +227,7 @@ fn run(dir: &Path, configuration: &str) -> Child {
         .expect("mosquitto runs; scripts/setup-test.sh installs it")
 }
 
-fn configuration(dir: &Path, port: u16, tls_port: u16, authority: Option<&Authority>, keeps: Keeps) -> String {
+fn configuration(dir: &Path, port: u16, secure: Option<Secure>, keeps: Keeps) -> String {
     // Nothing may be dropped for the witness: without the zero mosquitto forgets what exceeds 1000 waiting messages.
     let mut text = "allow_anonymous true\nmax_queued_messages 0\n".to_owned();
     text += &match keeps {
@@ -211,9 +237,9 @@ fn configuration(dir: &Path, port: u16, tls_port: u16, authority: Option<&Author
         }
     };
     text += &format!("listener {port} 127.0.0.1\n");
-    if let Some(authority) = authority {
+    if let Some(Secure { authority, listen, port }) = secure {
         text += &format!(
-            "listener {tls_port} 127.0.0.1\ncertfile {}\nkeyfile {}\n",
+            "listener {port} {listen}\ncertfile {}\nkeyfile {}\n",
             authority.path("server.pem").display(),
             authority.path("server.key").display()
         );
@@ -268,12 +294,19 @@ pub struct Authority {
 impl Authority {
     /// Makes a new one; no other vouches for its certificate.
     pub fn new() -> Authority {
+        Authority::of_broker("IP:127.0.0.1,DNS:localhost")
+    }
+
+    /// One for a broker that other machines reach at an address.
+    pub fn for_address(address: IpAddr) -> Authority {
+        Authority::of_broker(&format!("IP:{address}"))
+    }
+
+    /// `names`: what the broker is reached as, in the words of openssl's subjectAltName.
+    fn of_broker(names: &str) -> Authority {
         let dir = TempDir::new().unwrap();
-        std::fs::write(
-            dir.path().join("server.ext"),
-            "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n",
-        )
-        .unwrap();
+        std::fs::write(dir.path().join("server.ext"), format!("subjectAltName={names}\nextendedKeyUsage=serverAuth\n"))
+            .unwrap();
         let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
         openssl(
             dir.path(),
