@@ -14,6 +14,7 @@ use crate::hub_guide::{DEVICE, answer, hub, set, texts};
 use crate::wait;
 
 mod attempts;
+mod flood;
 
 /// Address and port of one connection; 0 for rows without one.
 type Peer = (String, u16);
@@ -70,9 +71,8 @@ fn make(device: &Device, attempts: &[Attempt]) {
     });
 }
 
-fn tell_every_attempt_once(log: Log, source: &str, trusts: &[&str]) {
-    let Some(device) = Device::start(log) else { return };
-    let hub = hub();
+/// An agent on the device that follows its log.
+fn collecting(device: &Device, log: Log, hub: &Hub) -> Agent {
     let mut agent = Agent::new(DEVICE, connection(hub.port));
     agent.inside = device.inside();
     agent.own()["loginSource"] = match log {
@@ -81,6 +81,13 @@ fn tell_every_attempt_once(log: Log, source: &str, trusts: &[&str]) {
     };
     agent.start();
     agent.wait_collecting();
+    agent
+}
+
+fn tell_every_attempt_once(log: Log, source: &str, trusts: &[&str]) {
+    let Some(device) = Device::start(log) else { return };
+    let hub = hub();
+    let _agent = collecting(&device, log, &hub);
     let attempts = attempts();
     let (last, others) = attempts.split_last().expect("there are some");
     make(&device, others);

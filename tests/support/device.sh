@@ -107,10 +107,11 @@ exec 3>&1 >"$dir/daemons.log" 2>&1
 serve_ssh 22 'PermitRootLogin prohibit-password' 'DenyUsers denied' 'MaxAuthTries 3' 'KbdInteractiveAuthentication no'
 serve_ssh 23 'PermitRootLogin no' 'AllowUsers alice root' 'KbdInteractiveAuthentication yes' 'PasswordAuthentication no'
 serve_ssh 24 'LoginGraceTime 8'
+serve_ssh 25 'MaxAuthTries 20' 'KbdInteractiveAuthentication no'
 dropbearkey -t ed25519 -f "$dir/dropbear"
 dropbear -F -r "$dir/dropbear" -T 3 -p 30 &
 dropbear -F -r "$dir/dropbear" -w -p 31 &
-for port in 22 23 24 30 31; do
+for port in 22 23 24 25 30 31; do
     until ss -Hltn "sport = :$port" | grep -q .; do sleep 0.05; done
 done
 echo ready >&3
