@@ -142,7 +142,8 @@ fn nobody() -> Row {
 }
 
 /// For a connection that lasts until the grace time is over. Before 9.8 sshd says so from within a signal handler, and
-/// Debian's do not since that was found to be a hole (CVE-2024-6387): there it leaves no row, or one minutes later.
+/// Debian's do not since that was found to be a hole (CVE-2024-6387): there it leaves no row, or one minutes later, for
+/// a name that got no answer.
 fn late(row: Row) -> Vec<Row> {
     let out = Command::new("ssh").arg("-V").output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -268,6 +269,16 @@ impl Row {
 }
 
 impl Attempt {
+    /// Whether it may become a row only after all others.
+    pub fn is_left_open(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The port it is made from.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its rows, each with the address and the port it is told with; 0 is none.
     pub fn told(&self) -> impl Iterator<Item = ((String, u16), Row)> {
         let address = if self.from.client == 0 { "127.0.0.1" } else { self.from.local };
