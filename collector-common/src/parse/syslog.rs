@@ -277,6 +277,17 @@ fn host(rest: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// `sshd: USER [priv][PID]: message`: the log of macOS has a process's title, which sshd sets, for its name. A single word
+/// stands there, so no text that a client chooses can pass for one.
+fn titled_sshd<'a>(tag: &str, rest: &'a str) -> Option<(u32, &'a str)> {
+    if !matches!(tag, "sshd" | "sshd-session") {
+        return None;
+    }
+    let (_, rest) = rest.split_once(' ').filter(|(user, _)| !user.is_empty())?;
+    let (pid, message) = rest.strip_prefix("[priv][")?.split_once("]: ")?;
+    Some((pid.parse().ok()?, message))
+}
+
 /// `ident[pid]: message`, `ident: message`, or a message alone.
 fn tag(rest: &str) -> (&str, Option<u32>, &str) {
     // Metalog puts the whole name into brackets, with a colon or without.
@@ -288,6 +299,9 @@ fn tag(rest: &str) -> (&str, Option<u32>, &str) {
     let Some((tag, message)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|tag| (tag, ""))) else {
         return ("", None, rest);
     };
+    if let Some((pid, message)) = titled_sshd(tag, message) {
+        return (tag, Some(pid), message);
+    }
     // The login of util-linux before 2.21 names its process by whom it serves, and the C library takes what is behind
     // the first word of `login -- USER` for the program.
     let (is_login, tag) = tag.strip_prefix("-- ").map_or((false, tag), |user| (true, user));
@@ -350,6 +364,14 @@ mod tests {
             ("Tue 2026-11-24 02:53:32 UTC vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("2015 Nov 13 02:53:59 h sshd[5]: [ID 800047 auth.info] a", Some("h"), "sshd", Some(5), "a"),
             ("Nov 24 02:53:51 vm /usr/sbin/sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Nov 24 02:53:51 vm sshd: bob [priv][77]: error: PAM: x", Some("vm"), "sshd", Some(77), "error: PAM: x"),
+            (
+                "Nov 24 02:53:51 vm sshd: Received disconnect from a [priv][7]: x",
+                Some("vm"),
+                "sshd",
+                None,
+                "Received disconnect from a [priv][7]: x",
+            ),
             ("Nov 24 02:53:51 <auth.info> vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("Nov 24 02:53:51 <4.6> vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("Nov 24 2026 02:53:51 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
