@@ -6,4 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ./need-packages.sh \
     gcc:gcc /usr/include/stdio.h:libc6-dev \
     mosquitto:mosquitto mosquitto_sub:mosquitto-clients \
-    sshd:openssh-server ssh:openssh-client busybox:busybox ss:iproute2 openssl:openssl
+    sshd:openssh-server ssh:openssh-client dropbear:dropbear-bin socat:socat unshare:util-linux \
+    busybox:busybox ss:iproute2 openssl:openssl

@@ -11,6 +11,8 @@ mod agent;
 mod arrivals;
 #[path = "../support/clock.rs"]
 mod clock;
+#[path = "../support/device.rs"]
+mod device;
 #[path = "../support/fake_broker.rs"]
 mod fake_broker;
 #[path = "../support/hub.rs"]
@@ -36,6 +38,7 @@ mod hub_access;
 mod hub_guide;
 mod hubs;
 mod link;
+mod logins;
 mod misbehaviour;
 mod noise;
 mod oneshot;

@@ -4,6 +4,7 @@
 //! journal.rs ─ journalctl ─┐                    ┌ attempts.rs  each attempt once
 //!                          ├▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
 //! file.rs ─── auth.log ────┘        ├ accounts.rs              name to uid
+//!                                   ├ unanswered.rs            names without a line that says how it ended
 //!                                   └ fold.rs                  repeated failures as one row, if asked for
 //! ```
 //!
@@ -31,6 +32,7 @@ mod lines;
 mod place;
 pub(crate) mod reader;
 mod sink;
+mod unanswered;
 
 #[cfg(test)]
 mod forgery;

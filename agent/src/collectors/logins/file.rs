@@ -108,7 +108,7 @@ impl Log {
         };
         let current = File::open(&self.path).map_err(|error| self.failure("opening", &error))?;
         if place.is_in(&current).map_err(|error| self.failure("reading", &error))? {
-            remember(sink, &current, place.offset).map_err(|error| self.failure("reading", &error))?;
+            remember(sink, &current, place.offset, &self.zone()).map_err(|error| self.failure("reading", &error))?;
             let tail = self.open(place.offset)?;
             // The place knows better than a look at what is there now which files were read.
             return Ok(Tail { place, ..tail });
@@ -144,7 +144,7 @@ impl Log {
         for (path, offset) in rest {
             // It may be rotated on while we read: then it is found again from the cursor at the next start.
             let Ok(file) = File::open(&path) else { continue };
-            remember(sink, &file, offset).map_err(|error| self.failure("reading", &error))?;
+            remember(sink, &file, offset, &self.zone()).map_err(|error| self.failure("reading", &error))?;
             let mut tail = Tail::new(file, offset).map_err(|error| self.failure("reading", &error))?;
             self.drain(sink, &mut tail).await?;
             self.finish(sink, &mut tail).await?;
@@ -267,14 +267,15 @@ impl Tail {
 
 /// Reads once more what stands before a place, for the connections that were open there: some hundred lines are the last
 /// minutes, and a connection has two minutes to log in.
-fn remember(sink: &mut Sink, file: &File, offset: u64) -> io::Result<()> {
+fn remember(sink: &mut Sink, file: &File, offset: u64, zone: &TimeZone) -> io::Result<()> {
     let begin = offset.saturating_sub(CHUNK_BYTES as u64);
     let mut before = vec![0; usize::try_from(offset - begin).unwrap_or(CHUNK_BYTES)];
     file.read_exact_at(&mut before, begin)?;
-    let at = sink.clock().now();
+    let now_us = sink.clock().now().wall_us;
     for line in Lines::new(MAX_LINE_BYTES).feed(&before) {
         let text = String::from_utf8_lossy(&line.bytes);
-        if let Some(syslog::Line { ident, pid, message, .. }) = syslog::parse(&text) {
+        if let Some(syslog::Line { stamp, ident, pid, message, .. }) = syslog::parse(&text) {
+            let at = sink.source_time(stamp.wall_us(now_us, zone));
             sink.remember(&Entry { at, ident, pid, message, writer: Writer::Unproven });
         }
     }

@@ -84,7 +84,8 @@ impl Sink {
     pub async fn take(&mut self, entry: &Entry<'_>, place: impl FnOnce() -> String) -> Result<(), Closed> {
         let accounts = &mut self.accounts;
         let now = self.clock.now();
-        let mut drafts = self.reader.read(entry, now, &mut |name| accounts.uid(name));
+        let mut drafts = self.reader.given_up(Some(now));
+        drafts.extend(self.reader.read(entry, now, &mut |name| accounts.uid(name)));
         if let Some(folder) = &mut self.folder {
             drafts = folder.fold(drafts, now);
         }
@@ -94,7 +95,8 @@ impl Sink {
 
     /// Takes in a line from before the cursor, see [`Reader::remember`].
     pub fn remember(&mut self, entry: &Entry<'_>) {
-        self.reader.remember(entry);
+        let accounts = &mut self.accounts;
+        self.reader.remember(entry, self.clock.now(), &mut |name| accounts.uid(name));
     }
 
     /// Raises an alarm about the source.
@@ -114,7 +116,8 @@ impl Sink {
     pub async fn idle(&mut self, place: impl FnOnce() -> String) -> Result<(), Closed> {
         let now = self.clock.now();
         let folded = self.folder.as_mut().map(|folder| folder.overdue(now)).unwrap_or_default();
-        for draft in self.reader.overdue(now).into_iter().chain(folded) {
+        let given_up = self.reader.given_up(Some(now));
+        for draft in self.reader.overdue(now).into_iter().chain(given_up).chain(folded) {
             self.out.send(draft).await?;
         }
         if self.moved && self.sent.elapsed() >= CURSOR_EVERY {
@@ -126,7 +129,7 @@ impl Sink {
     /// How long [`Sink::idle`] need not be called; nothing if it has nothing to say until the next line.
     pub fn idle_for(&self) -> Option<Duration> {
         let is_folding = self.folder.as_ref().is_some_and(Folder::is_waiting);
-        match (self.reader.holds_counts() || is_folding, self.moved) {
+        match (self.reader.holds_something() || is_folding, self.moved) {
             (true, _) => Some(Duration::from_secs(60)),
             (false, true) => Some(CURSOR_EVERY.saturating_sub(self.sent.elapsed()).max(Duration::from_secs(1))),
             (false, false) => None,
