@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use self::attempts::{Attempt, Row, attempts};
 use crate::agent::{Agent, connection};
-use crate::device::{Device, Log};
+use crate::login_lab::{Lab, Log};
 use crate::hub::{Hub, details};
 use crate::hub_guide::{DEVICE, answer, hub, set, texts};
 use crate::wait;
@@ -56,7 +56,7 @@ fn told(hub: &Hub) -> Told {
 }
 
 /// Makes all attempts, several at a time.
-fn make(device: &Device, attempts: &[Attempt]) {
+fn make(device: &Lab, attempts: &[Attempt]) {
     let next = Mutex::new(attempts.iter());
     std::thread::scope(|scope| {
         for _ in 0..6 {
@@ -72,7 +72,7 @@ fn make(device: &Device, attempts: &[Attempt]) {
 }
 
 /// An agent on the device that follows its log.
-fn collecting(device: &Device, log: Log, hub: &Hub) -> Agent {
+fn collecting(device: &Lab, log: Log, hub: &Hub) -> Agent {
     let mut agent = Agent::new(DEVICE, connection(hub.port));
     agent.inside = device.inside();
     agent.own()["loginSource"] = match log {
@@ -85,7 +85,7 @@ fn collecting(device: &Device, log: Log, hub: &Hub) -> Agent {
 }
 
 fn tell_every_attempt_once(log: Log, source: &str, trusts: &[&str]) {
-    let Some(device) = Device::start(log) else { return };
+    let Some(device) = Lab::start(log) else { return };
     let hub = hub();
     let _agent = collecting(&device, log, &hub);
     let attempts = attempts();

@@ -11,14 +11,14 @@ mod agent;
 mod arrivals;
 #[path = "../support/clock.rs"]
 mod clock;
-#[path = "../support/device.rs"]
-mod device;
 #[path = "../support/fake_broker.rs"]
 mod fake_broker;
 #[path = "../support/hub.rs"]
 mod hub;
 #[path = "../support/iothub.rs"]
 mod iothub;
+#[path = "../support/login_lab.rs"]
+mod login_lab;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
 #[path = "../support/proxy.rs"]

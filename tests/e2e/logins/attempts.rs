@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::device::Device;
+use crate::login_lab::Lab;
 use crate::wait;
 
 /// An attempt to get in, from one port of one client.
@@ -287,7 +287,7 @@ impl Attempt {
     }
 
     /// Makes it, and waits until its client has ended.
-    pub fn make(&self, device: &Device) {
+    pub fn make(&self, device: &Lab) {
         let mut command = self.command(device);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut input = child.stdin.take().expect("piped");
@@ -303,7 +303,7 @@ impl Attempt {
         }
     }
 
-    fn command(&self, device: &Device) -> Command {
+    fn command(&self, device: &Lab) -> Command {
         let bracketed = |address: &str| if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let (local, remote) = (bracketed(self.from.local), bracketed(self.from.device));
         let dial = format!("TCP:{remote}:{},bind={local}:{},reuseaddr", self.to, self.port);

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::attempts::QUIET_OPENSSH;
 use super::collecting;
-use crate::device::{Device, Log};
+use crate::login_lab::{Lab, Log};
 use crate::hub::{Hub, details};
 use crate::hub_guide::hub;
 use crate::wait;
@@ -38,7 +38,7 @@ impl Flood {
     }
 
     /// Opens the connection of this number and waits until it is over.
-    fn connect(self, device: &Device, number: usize) {
+    fn connect(self, device: &Lab, number: usize) {
         let client = u8::try_from(1 + number % 3).unwrap();
         let address = if number.is_multiple_of(2) { format!("2001:db8:{client}::1") } else { of_client(client, 1) };
         let mut ssh = device.run(client, "ssh");
@@ -107,7 +107,7 @@ fn counted(rows: &[Value]) -> BTreeMap<(String, String, usize), usize> {
 }
 
 fn tell_each_once_although_killed(log: Log, flood: Flood) {
-    let Some(device) = Device::start(log) else { return };
+    let Some(device) = Lab::start(log) else { return };
     let hub = hub();
     let mut agent = collecting(&device, log, &hub);
     // From its first row on the agent's place in the log is on disk; before, a start begins at the end.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A device to log in to, with clients around it: device.sh DIR file|journal
+# A device to log in to, with clients around it: login_lab.sh DIR file|journal
 #
 #   client 1  192.0.2.2     2001:db8:1::2 ──┐
 #   client 2  198.51.100.2  2001:db8:2::2 ──┼─ device, .1 and ::1 of each network

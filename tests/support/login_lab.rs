@@ -1,4 +1,4 @@
-//! A device with genuine daemons to log in to, and clients with addresses of their own (`device.sh` draws it).
+//! A device with genuine daemons to log in to, and clients with addresses of their own (`login_lab.sh` draws it).
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +19,7 @@ pub enum Log {
 }
 
 /// Runs until it is dropped.
-pub struct Device {
+pub struct Lab {
     dir: TempDir,
     child: Child,
 }
@@ -28,9 +28,9 @@ pub struct Device {
 /// than any daemon does.
 const ASKPASS: &str = "#!/bin/sh\nread -r answer <\"$ANSWERS\" && sed -i 1d \"$ANSWERS\"\n[ \"$answer\" != hang ] || exec sleep 12\necho \"$answer\"\n";
 
-impl Device {
+impl Lab {
     /// Starts one; `None` where it cannot be, after it has said why. Where the project's own checks run it must be.
-    pub fn start(log: Log) -> Option<Device> {
+    pub fn start(log: Log) -> Option<Lab> {
         if let Some(lack) = lack(log) {
             assert!(std::env::var_os("CI").is_none(), "{lack}");
             eprintln!("not run: {lack}");
@@ -48,7 +48,7 @@ impl Device {
         let askpass = dir.path().join("askpass");
         std::fs::write(&askpass, ASKPASS).unwrap();
         std::fs::set_permissions(&askpass, PermissionsExt::from_mode(0o755)).unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/device.sh");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/login_lab.sh");
         let mut child = Command::new("sh")
             .arg(script)
             .arg(dir.path())
@@ -60,7 +60,7 @@ impl Device {
             .unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).unwrap();
-        let device = Device { dir, child };
+        let device = Lab { dir, child };
         assert_eq!(ready, "ready\n", "the device did not start: {}", device.daemons());
         Some(device)
     }
@@ -100,7 +100,7 @@ impl Device {
     }
 }
 
-impl Drop for Device {
+impl Drop for Lab {
     fn drop(&mut self) {
         // The end of its input ends the first process of its namespaces, and the kernel all others.
         drop(self.child.stdin.take());
