@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! journal.rs ─ journalctl ─┐                    ┌ attempts.rs  each attempt once
-//!                          ├▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
-//! file.rs ─── auth.log ────┘        ├ accounts.rs              name to uid
+//! file.rs ──── auth.log ───┼▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
+//! ring.rs ──── logread ────┘        ├ accounts.rs              name to uid
 //!                                   └ fold.rs                  repeated failures as one row, if asked for
 //! ```
 //!
@@ -21,6 +21,7 @@ use collector_common::event::kind::Kind;
 use collector_common::root::Root;
 
 use self::journal::Journal;
+use self::ring::Ring;
 use self::sink::{End, Sink};
 
 pub(crate) mod accounts;
@@ -30,6 +31,7 @@ mod journal;
 mod lines;
 mod place;
 pub(crate) mod reader;
+mod ring;
 mod sink;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ enum Source {
     Journal(Journal),
     /// The path as the machine names it.
     File(PathBuf),
+    Ring(Ring),
 }
 
 impl Collector for Login {
@@ -81,13 +84,14 @@ impl Source {
         match self {
             Source::Journal(_) => "systemd journal".to_owned(),
             Source::File(path) => format!("log file {}", path.display()),
+            Source::Ring(_) => "log in memory (logread)".to_owned(),
         }
     }
 
     fn gap(&self) -> String {
         match self {
             Source::Journal(_) => GAP.to_owned(),
-            Source::File(_) => format!("a log file does not prove who wrote a line; {GAP}"),
+            Source::File(_) | Source::Ring(_) => format!("a log does not prove who wrote a line; {GAP}"),
         }
     }
 }
@@ -99,12 +103,13 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let settings = Arc::clone(&cx.settings.borrow_and_update());
         let (asked, folds) = (settings.login_source.clone(), settings.fold_failed_logins);
         let source = choose(&cx.root, &asked)?;
-        let mut sink = Sink::new(&cx, &source.key());
+        let mut sink = source.sink(&cx);
         cx.state.running(source.backend(), Some(source.gap()));
         let follow = async {
             match &source {
                 Source::Journal(journal) => journal::follow(&mut sink, journal).await,
                 Source::File(path) => file::follow(&mut sink, &cx.root, path).await,
+                Source::Ring(ring) => ring::follow(&mut sink, ring).await,
             }
         };
         let changed = async {
@@ -144,6 +149,7 @@ impl Source {
         match self {
             Source::Journal(_) => 0,
             Source::File(path) => 1 + LOGS.iter().position(|log| Path::new(log) == path).unwrap_or(LOGS.len()),
+            Source::Ring(_) => 2 + LOGS.len(),
         }
     }
 
@@ -152,6 +158,15 @@ impl Source {
         match self {
             Source::Journal(_) => "journal".to_owned(),
             Source::File(path) => format!("file:{}", path.display()),
+            Source::Ring(_) => "logread".to_owned(),
+        }
+    }
+
+    fn sink(&self, cx: &Context) -> Sink {
+        let sink = Sink::new(cx, &self.key());
+        match self {
+            Source::Journal(_) | Source::File(_) => sink,
+            Source::Ring(_) => sink.called("logread"),
         }
     }
 }
@@ -169,7 +184,7 @@ fn choose(root: &Root, asked: &LoginSource) -> Result<Source, Failure> {
         }),
         LoginSource::Auto => match Journal::find(root) {
             Ok(journal) => Ok(Source::Journal(journal)),
-            Err(lack) => first_log(root, &lack),
+            Err(lack) => first_log(root, &lack).or_else(|lack| Ring::find(root).map(Source::Ring).ok_or(lack)),
         },
     }
 }

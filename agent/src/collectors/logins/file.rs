@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use collector_common::event::payload::Severity;
-use collector_common::parse::syslog;
 use collector_common::root::Root;
 use collector_common::sys::inotify::EventQueue;
 use jiff::tz::TimeZone;
@@ -19,7 +18,6 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
 use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread};
-use super::reader::{Entry, Writer};
 use super::sink::{End, Sink};
 
 /// A syslog line has at most 8 KiB by default everywhere.
@@ -36,7 +34,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 /// Follows the log until it cannot be read any more. `path` is the machine's name for it.
 pub async fn follow(sink: &mut Sink, root: &Root, path: &Path) -> End {
-    let log = Log { path: root.path(path), root: root.clone() };
+    let log = Log { path: root.path(path) };
     match log.follow(sink).await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -45,7 +43,6 @@ pub async fn follow(sink: &mut Sink, root: &Root, path: &Path) -> End {
 
 struct Log {
     path: PathBuf,
-    root: Root,
 }
 
 /// An open file and how far it was read.
@@ -157,7 +154,7 @@ impl Log {
         loop {
             let lines = tail.next().map_err(|error| self.failure("reading", &error))?;
             let Some(lines) = lines else { return Ok(()) };
-            let zone = self.zone();
+            let zone = sink.zone();
             for line in lines {
                 self.take(sink, tail, &line, &zone).await?;
             }
@@ -170,22 +167,15 @@ impl Log {
     /// Takes the half line at the end of a file nobody writes to any more.
     async fn finish(&self, sink: &mut Sink, tail: &mut Tail) -> Result<(), End> {
         if let Some(line) = tail.lines.finish() {
-            self.take(sink, tail, &line, &self.zone()).await?;
+            let zone = sink.zone();
+            self.take(sink, tail, &line, &zone).await?;
         }
         Ok(())
     }
 
     async fn take(&self, sink: &mut Sink, tail: &mut Tail, line: &Line, zone: &TimeZone) -> Result<(), End> {
         tail.move_to(line.end).map_err(|error| self.failure("reading", &error))?;
-        let text = String::from_utf8_lossy(&line.bytes);
-        let parsed = syslog::parse(&text);
-        let now_us = sink.clock().now().wall_us;
-        let wall_us = parsed.as_ref().and_then(|parsed| parsed.stamp.wall_us(now_us, zone));
-        let at = sink.source_time(wall_us);
-        // A line of no known form still ends what "last message repeated" may speak of.
-        let (ident, pid, message) = parsed.map_or(("", None, ""), |parsed| (parsed.ident, parsed.pid, parsed.message));
-        let entry = Entry { at, ident, pid, message, writer: Writer::Unproven };
-        sink.take(&entry, || tail.place.to_text()).await?;
+        sink.take_line(&line.bytes, zone, || tail.place.to_text()).await?;
         Ok(())
     }
 
@@ -223,14 +213,6 @@ impl Log {
             return self.open_at_begin(newest_rotated(&self.path));
         }
         Tail::new(file, end).map_err(|error| self.failure("reading", &error))
-    }
-
-    fn zone(&self) -> TimeZone {
-        if self.root.is_host() {
-            return TimeZone::system();
-        }
-        let rules = fs::read(self.root.path("/etc/localtime")).ok();
-        rules.and_then(|rules| TimeZone::tzif("local", &rules).ok()).unwrap_or(TimeZone::UTC)
     }
 
     fn failure(&self, doing: &str, error: &io::Error) -> End {
@@ -271,12 +253,8 @@ fn remember(sink: &mut Sink, file: &File, offset: u64) -> io::Result<()> {
     let begin = offset.saturating_sub(CHUNK_BYTES as u64);
     let mut before = vec![0; usize::try_from(offset - begin).unwrap_or(CHUNK_BYTES)];
     file.read_exact_at(&mut before, begin)?;
-    let at = sink.clock().now();
     for line in Lines::new(MAX_LINE_BYTES).feed(&before) {
-        let text = String::from_utf8_lossy(&line.bytes);
-        if let Some(syslog::Line { ident, pid, message, .. }) = syslog::parse(&text) {
-            sink.remember(&Entry { at, ident, pid, message, writer: Writer::Unproven });
-        }
+        sink.remember_line(&line.bytes);
     }
     Ok(())
 }
