@@ -19,6 +19,8 @@ pub enum Log {
     Journal,
     Rsyslog,
     Busybox,
+    /// Kept in memory.
+    Ring,
 }
 
 pub struct Machine {
@@ -67,6 +69,7 @@ impl Log {
             Log::Journal => "systemd journal",
             Log::Rsyslog => "log file /var/log/auth.log",
             Log::Busybox => "log file /var/log/messages",
+            Log::Ring => "log in memory (logread)",
         }
     }
 
@@ -76,6 +79,7 @@ impl Log {
             Log::Journal => "systemctl restart ssh",
             Log::Rsyslog => "sed -i /imklog/d /etc/rsyslog.conf; touch /var/log/auth.log; rsyslogd; /usr/sbin/sshd",
             Log::Busybox => "touch /var/log/messages; busybox syslogd; /usr/sbin/sshd",
+            Log::Ring => "ln -s \"$(command -v busybox)\" /sbin/logread; busybox syslogd -C256; /usr/sbin/sshd",
         }
     }
 }
@@ -170,6 +174,7 @@ impl Machine {
             Log::Journal => "journalctl -o short-iso SYSLOG_IDENTIFIER=sshd SYSLOG_IDENTIFIER=sshd-session SYSLOG_IDENTIFIER=dropbear",
             Log::Rsyslog => "cat /var/log/auth.log",
             Log::Busybox => "cat /var/log/messages",
+            Log::Ring => "logread",
         })
     }
 }

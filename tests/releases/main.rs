@@ -43,7 +43,7 @@ macro_rules! stories {
 }
 
 stories! {
-    bullseye: journal Journal, rsyslog Rsyslog, busybox Busybox;
-    bookworm: journal Journal, rsyslog Rsyslog, busybox Busybox;
-    trixie: journal Journal, rsyslog Rsyslog, busybox Busybox;
+    bullseye: journal Journal, rsyslog Rsyslog, busybox Busybox, ring Ring;
+    bookworm: journal Journal, rsyslog Rsyslog, busybox Busybox, ring Ring;
+    trixie: journal Journal, rsyslog Rsyslog, busybox Busybox, ring Ring;
 }

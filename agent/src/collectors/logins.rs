@@ -3,8 +3,9 @@
 //! ```text
 //! journal.rs ─ journalctl ─┐                    ┌ attempts.rs  each attempt once
 //! file.rs ──── auth.log ───┼▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
-//! ring.rs ──── logread ────┘        ├ accounts.rs              name to uid
-//!                                   └ fold.rs                  repeated failures as one row, if asked for
+//! ring.rs ──── logread ────┘     ▲  ├ accounts.rs              name to uid
+//! records.rs ─ wtmp, btmp ─ books.rs└ fold.rs                  repeated failures as one row, if asked for
+//!                └▶ witness.rs      sessions that the log in use does not explain
 //! ```
 //!
 //! One source at a time: two would tell every attempt twice. The journal comes first because the kernel vouches for who
@@ -16,23 +17,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use collector_common::collector::{Collector, Context, Failure, LoginSource, Running, Settings, Survey};
+use collector_common::collector::{Closed, Collector, Context, Failure, LoginSource, Running, Settings, Survey};
 use collector_common::event::kind::Kind;
 use collector_common::root::Root;
 
 use self::journal::Journal;
+use self::records::Records;
 use self::ring::Ring;
 use self::sink::{End, Sink};
+use self::witness::Witness;
 
 pub(crate) mod accounts;
+pub(crate) mod books;
 mod file;
 mod fold;
 mod journal;
 mod lines;
 mod place;
 pub(crate) mod reader;
+mod records;
 mod ring;
 mod sink;
+mod witness;
 
 #[cfg(test)]
 mod forgery;
@@ -51,11 +57,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// What no source tells.
 const GAP: &str = "login(1) of busybox without PAM does not log when a user other than root comes in at a console";
 
+/// What records do not tell.
+const RECORDS_GAP: &str = "no log can be read: wtmp names only who got a terminal, so scp, sftp and single commands are not seen; no record has a method or a port, and Debian 13 writes no failures of sshd";
+
 enum Source {
     Journal(Journal),
     /// The path as the machine names it.
     File(PathBuf),
     Ring(Ring),
+    Records(Records),
 }
 
 impl Collector for Login {
@@ -85,12 +95,14 @@ impl Source {
             Source::Journal(_) => "systemd journal".to_owned(),
             Source::File(path) => format!("log file {}", path.display()),
             Source::Ring(_) => "log in memory (logread)".to_owned(),
+            Source::Records(records) => format!("records {}", records.names()),
         }
     }
 
     fn gap(&self) -> String {
         match self {
             Source::Journal(_) => GAP.to_owned(),
+            Source::Records(_) => RECORDS_GAP.to_owned(),
             Source::File(_) | Source::Ring(_) => format!("a log does not prove who wrote a line; {GAP}"),
         }
     }
@@ -99,25 +111,39 @@ impl Source {
 /// Follows the source in force until dropped, and another one when the twin says so. There is no snapshot of logins, so
 /// a one-shot run, too, observes until it is dropped.
 async fn run(mut cx: Context) -> Result<(), Failure> {
+    let witness = Witness::default();
     loop {
         let settings = Arc::clone(&cx.settings.borrow_and_update());
         let (asked, folds) = (settings.login_source.clone(), settings.fold_failed_logins);
         let source = choose(&cx.root, &asked)?;
-        let mut sink = source.sink(&cx);
+        let mut sink = source.sink(&cx).heard_by(&witness);
         cx.state.running(source.backend(), Some(source.gap()));
         let follow = async {
             match &source {
                 Source::Journal(journal) => journal::follow(&mut sink, journal).await,
                 Source::File(path) => file::follow(&mut sink, &cx.root, path).await,
                 Source::Ring(ring) => ring::follow(&mut sink, ring).await,
+                Source::Records(records) => records::follow(&mut sink, &cx.root, records).await,
             }
         };
+        let watch = async {
+            match &source {
+                // It is the witness itself.
+                Source::Records(_) => std::future::pending().await,
+                _ => witness.watch(&cx).await,
+            }
+        };
+        let mut settings = cx.settings.clone();
         let changed = async {
             let is_other = |new: &Settings| new.login_source != asked || new.fold_failed_logins != folds;
-            cx.settings.wait_for(|new| is_other(new)).await.is_ok()
+            settings.wait_for(|new| is_other(new)).await.is_ok()
         };
         let ended = tokio::select! {
             ended = follow => ended,
+            watched = watch => match watched {
+                Ok(never) => match never {},
+                Err(Closed) => End::Closed,
+            },
             () = better(&cx.root, &asked, &source) => continue,
             changed = changed => match changed {
                 true => continue,
@@ -150,6 +176,7 @@ impl Source {
             Source::Journal(_) => 0,
             Source::File(path) => 1 + LOGS.iter().position(|log| Path::new(log) == path).unwrap_or(LOGS.len()),
             Source::Ring(_) => 2 + LOGS.len(),
+            Source::Records(_) => 3 + LOGS.len(),
         }
     }
 
@@ -159,13 +186,14 @@ impl Source {
             Source::Journal(_) => "journal".to_owned(),
             Source::File(path) => format!("file:{}", path.display()),
             Source::Ring(_) => "logread".to_owned(),
+            Source::Records(_) => "records".to_owned(),
         }
     }
 
     fn sink(&self, cx: &Context) -> Sink {
         let sink = Sink::new(cx, &self.key());
         match self {
-            Source::Journal(_) | Source::File(_) => sink,
+            Source::Journal(_) | Source::File(_) | Source::Records(_) => sink,
             Source::Ring(_) => sink.called("logread"),
         }
     }
@@ -184,9 +212,14 @@ fn choose(root: &Root, asked: &LoginSource) -> Result<Source, Failure> {
         }),
         LoginSource::Auto => match Journal::find(root) {
             Ok(journal) => Ok(Source::Journal(journal)),
-            Err(lack) => first_log(root, &lack).or_else(|lack| Ring::find(root).map(Source::Ring).ok_or(lack)),
+            Err(lack) => first_log(root, &lack).or_else(|lack| last_resort(root).ok_or(lack)),
         },
     }
+}
+
+/// What tells of logins where no log can be read.
+fn last_resort(root: &Root) -> Option<Source> {
+    Ring::find(root).map(Source::Ring).or_else(|| Records::find(root).map(Source::Records))
 }
 
 /// The first log that can be read, or a sentence that says what became of every source.

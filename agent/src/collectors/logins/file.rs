@@ -270,11 +270,11 @@ fn last_line_end(file: &File) -> io::Result<u64> {
 }
 
 /// Wakes when the file or its directory changes.
-struct Wake(Option<EventQueue>);
+pub struct Wake(Option<EventQueue>);
 
 impl Wake {
     /// Without inotify (its instances are few on some machines) the backstop alone wakes.
-    fn new(path: &Path) -> Wake {
+    pub fn new(path: &Path) -> Wake {
         let watches = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .map_err(io::Error::from)
             .and_then(EventQueue::new)
@@ -291,14 +291,15 @@ impl Wake {
     }
 
     /// Watches the file that has the log's name now; the one that had it stays watched, too, until it is deleted.
-    fn watch(&self, path: &Path) {
+    pub fn watch(&self, path: &Path) {
         if let Some(watches) = &self.0 {
             // It may not exist just now; the directory tells when it does.
             let _watched = watches.add_watch(path, AddWatchFlags::IN_MODIFY);
         }
     }
 
-    async fn wait(&self) {
+    /// Waits for a change, or for long enough.
+    pub async fn wait(&self) {
         let Some(watches) = &self.0 else { return tokio::time::sleep(BACKSTOP).await };
         // When the event loop shuts down this future is dropped, so errors need no answer but must not spin.
         if tokio::time::timeout(BACKSTOP, watches.next()).await.is_ok() {

@@ -7,14 +7,17 @@ use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::login::attempts::ByPam;
+use collector_common::parse::login::{Handler, Verdict};
 use collector_common::parse::syslog;
+use collector_common::parse::utmp::Record;
 use collector_common::root::Root;
 use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
 use super::fold::Folder;
-use super::reader::{Entry, Reader, Writer};
+use super::reader::{self, Entry, Reader, Writer};
+use super::witness::Witness;
 
 /// Why a source is no longer followed.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Sink {
     /// Where repeated failures wait, if they shall.
     folder: Option<Folder>,
     accounts: Accounts,
+    /// Who hears of each row.
+    witness: Witness,
     source: String,
     /// Lines were read since a cursor was last sent.
     moved: bool,
@@ -73,6 +78,7 @@ impl Sink {
             called: None,
             folder: cx.settings.borrow().fold_failed_logins.then(Folder::default),
             accounts: Accounts::new(cx.root.path("/etc/passwd")),
+            witness: Witness::default(),
             source: source.to_owned(),
             moved: false,
             sent: Instant::now(),
@@ -82,6 +88,12 @@ impl Sink {
     /// The same for a source whose rows call it something else than a file.
     pub fn called(mut self, word: &'static str) -> Sink {
         self.called = Some(word);
+        self
+    }
+
+    /// The same with somebody who hears of each row.
+    pub fn heard_by(mut self, witness: &Witness) -> Sink {
+        self.witness = witness.clone();
         self
     }
 
@@ -107,6 +119,7 @@ impl Sink {
             });
             rows.flatten().for_each(|row| drop(row.extra_details.insert("Source", called.to_owned())));
         }
+        drafts.iter().for_each(|draft| self.witness.hear(draft));
         if let Some(folder) = &mut self.folder {
             drafts = folder.fold(drafts, now);
         }
@@ -150,6 +163,36 @@ impl Sink {
             TimeZone::posix(rules.trim()).ok()
         });
         zone.unwrap_or(TimeZone::UTC)
+    }
+
+    /// Sends the row of an attempt that a record of utmp(5) tells. `book` is its file.
+    pub async fn take_record(
+        &mut self,
+        record: &Record,
+        handler: Handler,
+        verdict: &Verdict,
+        book: &'static str,
+        place: impl FnOnce() -> String,
+    ) -> Result<(), Closed> {
+        let accounts = &mut self.accounts;
+        let mut row = reader::row(handler, record.pid, verdict, &Writer::Unproven, &mut |name| accounts.uid(name));
+        row.extra_details.insert("Source", book.to_owned());
+        let mut drafts = vec![Draft::new(self.source_time(Some(record.wall_us)), Payload::Login(vec![row]))];
+        if let Some(folder) = &mut self.folder {
+            drafts = folder.fold(drafts, self.clock.now());
+        }
+        self.moved = true;
+        self.send(drafts, place).await
+    }
+
+    /// Whether a name is an account of the machine.
+    pub fn is_account(&mut self, name: &str) -> bool {
+        self.accounts.uid(name).is_some()
+    }
+
+    /// Notes that the source was read further without an event.
+    pub fn moved(&mut self) {
+        self.moved = true;
     }
 
     /// Takes in a line from before the cursor, see [`Reader::remember`].
