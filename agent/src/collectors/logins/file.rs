@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
-use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread};
+use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread, was_lost_unread};
 use super::sink::{End, Sink};
 
 /// A syslog line has at most 8 KiB by default everywhere.
@@ -73,8 +73,8 @@ impl Log {
         let wake = Wake::new(&self.path);
         loop {
             wake.watch(&self.path);
-            // Before its first line is read, nothing but the copy tells that the log was emptied.
-            if was_copied_unread(&self.path, &tail.place) {
+            // Before its first line is read, the log's own length does not tell that it was emptied.
+            if was_copied_unread(&self.path, &tail.place) || was_lost_unread(&self.path, &tail.place) {
                 tail = self.after_emptied(sink, tail).await?;
             }
             self.drain(sink, &mut tail).await?;
@@ -131,7 +131,7 @@ impl Log {
     /// Reads what rotated files hold after a place, or says that it is lost. Gives the newest of them.
     async fn finish_rotated(&self, sink: &mut Sink, place: &Place) -> Result<Newest, End> {
         let Rotated { rest, newest } = rotated_since(&self.path, place);
-        if rest.is_empty() && place.offset > 0 {
+        if rest.is_empty() && place.offset > 0 || was_lost_unread(&self.path, place) {
             let text = format!(
                 "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
                 self.path.display()
@@ -458,6 +458,45 @@ mod tests {
         let mut rig = machine.start(cursors);
         assert_eq!(rig.ports(2).await, ["5", "6"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test]
+    async fn what_was_written_and_emptied_before_it_was_read_is_a_gap_told_once() {
+        let machine = Machine::new();
+        File::create(machine.log("auth.log")).unwrap();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        let cursors = rig.kill().await;
+        let restart = |cursors| async {
+            let mut rig = machine.start(cursors);
+            machine.append("auth.log", "");
+            machine.append("auth.log", &line(5));
+            assert_eq!(rig.ports(1).await, ["5"]);
+            File::create(machine.log("auth.log")).unwrap();
+            rig.alarms.len()
+        };
+        assert_eq!(restart(cursors.clone()).await, 0, "nothing was written");
+        // Rotated while it was empty.
+        File::create(machine.log("auth.log.1")).unwrap();
+        File::create(machine.log("auth.log")).unwrap();
+        assert_eq!(restart(cursors.clone()).await, 0, "an empty copy explains it");
+        // Copied, emptied and packed at once; the end of the file says that it holds 7 bytes.
+        fs::remove_file(machine.log("auth.log.1")).unwrap();
+        fs::write(machine.log("auth.log.1.gz"), b"\x1f\x8b...\x07\0\0\0").unwrap();
+        assert_eq!(restart(cursors.clone()).await, 1, "it was packed unread");
+        fs::write(machine.log("auth.log.1.gz"), b"\x1f\x8b...\0\0\0\0").unwrap();
+        assert_eq!(restart(cursors.clone()).await, 0, "nothing is in it");
+        // Emptied without a copy.
+        fs::remove_file(machine.log("auth.log.1.gz")).unwrap();
+        File::create(machine.log("auth.log")).unwrap();
+        let mut rig = machine.start(cursors);
+        // The alarm, and the place that keeps it from being raised again.
+        rig.next().await;
+        rig.started().await;
+        assert_eq!(rig.alarms.len(), 1);
+        assert!(rig.alarms[0].message.contains("was emptied"), "{}", rig.alarms[0].message);
+        let cursors = rig.kill().await;
+        assert_eq!(restart(cursors).await, 0, "it was told");
     }
 
     #[tokio::test]
