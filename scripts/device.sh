@@ -160,7 +160,14 @@ down() {
 }
 
 case "$what" in
-    root) "$here/make-root.sh" "$name" "$1" "${PACKAGES[@]}" ;;
+    root)
+        [[ $# -ge 1 ]] || usage
+        # Tests that run at the same time ask for the same one.
+        mkdir -p "$(dirname "$1")"
+        exec 9>"$1.lock"
+        flock 9
+        "$here/make-root.sh" "$name" "$1" "${PACKAGES[@]}"
+        ;;
     up) [[ $# -ge 1 ]] || usage; up "$@" ;;
     run) run "$@" ;;
     down) down ;;

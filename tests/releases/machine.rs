@@ -132,7 +132,7 @@ impl Machine {
         Machine { desk, device, clients, release, uids, log, hub, agent, words }
     }
 
-    /// `check` and `status` name the source.
+    /// `check` and `status` name the source, and what comes through it becomes rows.
     pub fn says_its_source(&self) {
         let check = succeed(&mut edgewarden(&self.device, &self.words, &["check"]));
         assert!(check.contains(self.log.backend()), "{check}");
@@ -140,6 +140,31 @@ impl Machine {
             let out = edgewarden(&self.device, &self.words, &["status"]).output().unwrap();
             let page = String::from_utf8_lossy(&out.stdout).into_owned();
             if page.contains(self.log.backend()) { Ok(()) } else { Err(page + &String::from_utf8_lossy(&out.stderr)) }
+        });
+        wait::until("the first row", || {
+            self.probe(1);
+            let rows = self.hub.rows().iter().filter(|row| row["RawEventName"] == "Login").count();
+            if rows > 0 { Ok(()) } else { Err("none".to_owned()) }
+        });
+    }
+
+    /// Attempts that are not counted, by somebody who is not there.
+    fn probe(&self, times: u32) {
+        let ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -l probe 127.0.0.1 true 2>&1 || true";
+        self.device.shell(&format!("for time in $(seq {times}); do {ssh}; done"));
+    }
+
+    /// A journal that takes few lines of a unit says so when it takes some again, and that is told.
+    pub fn tells_what_the_journal_suppressed(&self) {
+        let limit = "[Journal]\nRateLimitIntervalSec=5s\nRateLimitBurst=1\n";
+        self.device.shell("mkdir -p /etc/systemd/journald.conf.d");
+        self.device.write("/etc/systemd/journald.conf.d/limit.conf", limit);
+        self.device.shell("systemctl restart systemd-journald");
+        wait::until("a word of suppressed lines", || {
+            self.probe(20);
+            let rows = self.hub.rows();
+            let is_told = |row: &Value| row["EventDetails"].as_str().is_some_and(|text| text.contains(": Suppressed "));
+            if rows.iter().any(is_told) { Ok(()) } else { Err(self.log_tail()) }
         });
     }
 
@@ -166,7 +191,10 @@ impl Machine {
 
     fn rows(&self) -> Vec<Row> {
         let rows = self.hub.rows();
-        rows.iter().filter(|row| row["RawEventName"] == "Login").map(|row| Row::of(&hub::details(row))).collect()
+        let rows = rows.iter().filter(|row| row["RawEventName"] == "Login").map(hub::details);
+        // Those that showed that the log is followed are not counted.
+        let is_probe = |details: &Value| details["ExtraDetails"]["AttemptedUserName"] == "probe";
+        rows.filter(|details| !is_probe(details)).map(|details| Row::of(&details)).collect()
     }
 
     fn log_tail(&self) -> String {

@@ -30,6 +30,9 @@ fn story(release: &'static str, log: Log) {
     machine.says_its_source();
     let expected = attempts::make(&machine);
     machine.wait_for_rows(expected);
+    if log == Log::Journal {
+        machine.tells_what_the_journal_suppressed();
+    }
 }
 
 macro_rules! stories {

@@ -58,14 +58,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 const GAP: &str = "login(1) of busybox without PAM does not log when a user other than root comes in at a console";
 
 /// What records do not tell.
-const RECORDS_GAP: &str = "no log can be read: wtmp names only who got a terminal, so scp, sftp and single commands are not seen; no record has a method or a port, and Debian 13 writes no failures of sshd";
+const RECORDS_GAP: &str = "wtmp names only who got a terminal, so scp, sftp and single commands are not seen; no record has a method or a port, and Debian 13 writes no failures of sshd";
 
 enum Source {
     Journal(Journal),
     /// The path as the machine names it.
     File(PathBuf),
     Ring(Ring),
-    Records(Records),
+    /// And why no log can be read.
+    Records(Records, String),
 }
 
 impl Collector for Login {
@@ -79,6 +80,9 @@ impl Collector for Login {
             (_, Err(lack)) => vec![lack],
         };
         match choose(root, &settings.login_source) {
+            Ok(Source::Records(records, lack)) => {
+                Survey { backend: format!("records {}", records.names()), lacks: vec![lack] }
+            }
             Ok(source) => Survey { backend: source.backend(), lacks },
             Err(Failure(reason)) => Survey { backend: "none".to_owned(), lacks: vec![reason] },
         }
@@ -95,14 +99,14 @@ impl Source {
             Source::Journal(_) => "systemd journal".to_owned(),
             Source::File(path) => format!("log file {}", path.display()),
             Source::Ring(_) => "log in memory (logread)".to_owned(),
-            Source::Records(records) => format!("records {}", records.names()),
+            Source::Records(records, _) => format!("records {}", records.names()),
         }
     }
 
     fn gap(&self) -> String {
         match self {
             Source::Journal(_) => GAP.to_owned(),
-            Source::Records(_) => RECORDS_GAP.to_owned(),
+            Source::Records(_, lack) => format!("{RECORDS_GAP}. {lack}"),
             Source::File(_) | Source::Ring(_) => format!("a log does not prove who wrote a line; {GAP}"),
         }
     }
@@ -123,13 +127,13 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
                 Source::Journal(journal) => journal::follow(&mut sink, journal).await,
                 Source::File(path) => file::follow(&mut sink, &cx.root, path).await,
                 Source::Ring(ring) => ring::follow(&mut sink, ring).await,
-                Source::Records(records) => records::follow(&mut sink, &cx.root, records).await,
+                Source::Records(records, _) => records::follow(&mut sink, &cx.root, records).await,
             }
         };
         let watch = async {
             match &source {
                 // It is the witness itself.
-                Source::Records(_) => std::future::pending().await,
+                Source::Records(..) => std::future::pending().await,
                 _ => witness.watch(&cx).await,
             }
         };
@@ -176,7 +180,7 @@ impl Source {
             Source::Journal(_) => 0,
             Source::File(path) => 1 + LOGS.iter().position(|log| Path::new(log) == path).unwrap_or(LOGS.len()),
             Source::Ring(_) => 2 + LOGS.len(),
-            Source::Records(_) => 3 + LOGS.len(),
+            Source::Records(..) => 3 + LOGS.len(),
         }
     }
 
@@ -186,14 +190,14 @@ impl Source {
             Source::Journal(_) => "journal".to_owned(),
             Source::File(path) => format!("file:{}", path.display()),
             Source::Ring(_) => "logread".to_owned(),
-            Source::Records(_) => "records".to_owned(),
+            Source::Records(..) => "records".to_owned(),
         }
     }
 
     fn sink(&self, cx: &Context) -> Sink {
         let sink = Sink::new(cx, &self.key());
         match self {
-            Source::Journal(_) | Source::File(_) | Source::Records(_) => sink,
+            Source::Journal(_) | Source::File(_) | Source::Records(..) => sink,
             Source::Ring(_) => sink.called("logread"),
         }
     }
@@ -212,14 +216,20 @@ fn choose(root: &Root, asked: &LoginSource) -> Result<Source, Failure> {
         }),
         LoginSource::Auto => match Journal::find(root) {
             Ok(journal) => Ok(Source::Journal(journal)),
-            Err(lack) => first_log(root, &lack).or_else(|lack| last_resort(root).ok_or(lack)),
+            Err(lack) => first_log(root, &lack).or_else(|lack| last_resort(root, lack)),
         },
     }
 }
 
-/// What tells of logins where no log can be read.
-fn last_resort(root: &Root) -> Option<Source> {
-    Ring::find(root).map(Source::Ring).or_else(|| Records::find(root).map(Source::Records))
+/// What tells of logins where no log file can be read, and why none can.
+fn last_resort(root: &Root, lack: Failure) -> Result<Source, Failure> {
+    if let Some(ring) = Ring::find(root) {
+        return Ok(Source::Ring(ring));
+    }
+    match Records::find(root) {
+        Some(records) => Ok(Source::Records(records, lack.0)),
+        None => Err(lack),
+    }
 }
 
 /// The first log that can be read, or a sentence that says what became of every source.
@@ -339,6 +349,10 @@ mod tests {
         let survey = Login.survey(&root, &settings(LoginSource::Auto));
         assert_eq!((survey.backend.as_str(), survey.lacks.len()), ("none", 1));
         fs::create_dir_all(root.path("/var/log")).unwrap();
+        fs::write(root.path("/var/log/wtmp"), "").unwrap();
+        let survey = Login.survey(&root, &settings(LoginSource::Auto));
+        assert_eq!(survey.backend, "records /var/log/wtmp");
+        assert!(survey.lacks[0].contains("None of /var/log/auth.log"), "{:?}", survey.lacks);
         fs::write(root.path("/var/log/messages"), "").unwrap();
         let survey = Login.survey(&root, &settings(LoginSource::Auto));
         assert_eq!(survey.backend, "log file /var/log/messages");

@@ -77,9 +77,14 @@ impl Ring {
         has_daemon.then_some(Ring { program, is_openwrt: true })
     }
 
-    fn spawn(&self) -> Result<(Child, ChildStdout), End> {
+    /// Prints what the ring holds, and then what comes if that is wanted, too.
+    fn spawn(&self, following: bool) -> Result<(Child, ChildStdout), End> {
         let mut command = Command::new(&self.program);
-        command.args(if self.is_openwrt { &["-l", "1000000", "-f"][..] } else { &["-F"] });
+        command.args(match (following, self.is_openwrt) {
+            (false, _) => &[][..],
+            (true, true) => &["-l", "1000000", "-f"],
+            (true, false) => &["-F"],
+        });
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| self.failure(&format!("it cannot be run: {error}")))?;
         let stdout = child.stdout.take().ok_or_else(|| self.failure("it has no output"))?;
@@ -142,7 +147,10 @@ pub async fn follow(sink: &mut Sink, ring: &Ring) -> End {
 }
 
 async fn follow_from_place(sink: &mut Sink, ring: &Ring) -> Result<std::convert::Infallible, End> {
-    let mut place = sink.cursor().as_deref().and_then(Place::from_text);
+    let mut place = match sink.cursor().as_deref().and_then(Place::from_text) {
+        Some(place) => place,
+        None => at_end(sink, ring).await?,
+    };
     let mut starts = 0;
     loop {
         let began = Instant::now();
@@ -156,25 +164,31 @@ async fn follow_from_place(sink: &mut Sink, ring: &Ring) -> Result<std::convert:
     }
 }
 
+/// The place behind all that the ring holds now, where the very first start begins.
+async fn at_end(sink: &Sink, ring: &Ring) -> Result<Place, End> {
+    let (_child, mut stdout) = ring.spawn(false)?;
+    let held = held(ring, &mut stdout, &mut Lines::new(MAX_LINE_BYTES)).await?;
+    let mut place = Place::new(sink.clock().boot());
+    held.iter().for_each(|line| place.push(&line.bytes));
+    Ok(place)
+}
+
 /// Runs `logread` once and takes what is new in it.
-async fn run(sink: &mut Sink, ring: &Ring, place: &mut Option<Place>) -> Result<(), End> {
-    let (_child, mut stdout) = ring.spawn()?;
+async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End> {
+    let (_child, mut stdout) = ring.spawn(true)?;
     let mut lines = Lines::new(MAX_LINE_BYTES);
     let held = held(ring, &mut stdout, &mut lines).await?;
     let zone = sink.zone();
-    let from = begin(sink, &held, place.as_ref()).await?;
-    let boot = sink.clock().boot();
-    let mut now = place.take().filter(|place| place.boot == boot).unwrap_or_else(|| Place::new(boot));
+    let from = begin(sink, &held, place).await?;
     for line in &held[from.saturating_sub(REMEMBERED)..from] {
         sink.remember_line(&line.bytes);
     }
-    if now.lines.is_empty() {
-        held[..from].iter().for_each(|line| now.push(&line.bytes));
+    if place.boot != sink.clock().boot() {
+        *place = Place::new(sink.clock().boot());
     }
+    sink.store(place.to_text()).await?;
     let mut next = held[from..].to_vec();
     let mut chunk = vec![0; 16 * 1024];
-    sink.store(now.to_text()).await?;
-    let place = place.insert(now);
     loop {
         for line in next.drain(..) {
             place.push(&line.bytes);
@@ -211,9 +225,8 @@ async fn held(ring: &Ring, stdout: &mut ChildStdout, lines: &mut Lines) -> Resul
     Ok(held)
 }
 
-/// How many of the ring's lines are passed over: at the very first start all, at the next ones those read before.
-async fn begin(sink: &mut Sink, held: &[Line], place: Option<&Place>) -> Result<usize, End> {
-    let Some(place) = place else { return Ok(held.len()) };
+/// How many of the ring's lines were read before.
+async fn begin(sink: &mut Sink, held: &[Line], place: &Place) -> Result<usize, End> {
     let is_of_this_boot = place.boot == sink.clock().boot();
     if let Some(read) = place.find(held).filter(|_| is_of_this_boot) {
         return Ok(read);
@@ -276,7 +289,9 @@ mod tests {
             for file in ["sbin/logd", "var/run/ubus/ubus.sock", "etc/passwd", "ring"] {
                 File::create(machine.path(file)).unwrap();
             }
-            let script = format!("#!/bin/sh\nexec tail -n \"$2\" -f {}\n", machine.path("ring").display());
+            let ring = machine.path("ring").display().to_string();
+            let script =
+                format!("#!/bin/sh\ncase \"$*\" in\n\"\") cat {ring} ;;\n*) exec tail -n \"$2\" -f {ring} ;;\nesac\n");
             fs::write(machine.path("sbin/logread"), script).unwrap();
             fs::set_permissions(machine.path("sbin/logread"), fs::Permissions::from_mode(0o755)).unwrap();
             machine.log(1);
