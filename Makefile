@@ -13,11 +13,12 @@ TORTURE_FAULTS ?= 200
 # How many random stores are asked in `make test-kql`.
 KQL_DATA_SETS ?= 500
 
-.PHONY: help demo test torture test-kql test-scale check bpf bench bench-exec bench-fleet fuzz deb
+.PHONY: help demo test test-logins torture test-kql test-scale check bpf bench bench-exec bench-fleet fuzz deb
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
 	@echo "make test   build and run every test, end to end against real brokers included"
+	@echo "make test-logins  of these, the logins on machines of Debian 11, 12 and 13 alone"
 	@echo "make torture  break everything again and again while $(TORTURE_EVENTS) logins go on, and count them at the hub"
 	@echo "make test-kql  the hub's answers beside ClickHouse's on $(KQL_DATA_SETS) random stores, and Microsoft's reading of our queries"
 	@echo "make test-scale  the ClickHouse tables for a fleet, filled with a real agent's messages and asked the guide's questions"
@@ -39,6 +40,11 @@ test:
 	scripts/setup-test.sh
 	cargo build --workspace --bins --tests --locked
 	cargo test --workspace --locked
+
+test-logins:
+	scripts/setup-test.sh
+	cargo build --workspace --bins --locked
+	cargo test --locked -p edgewarden --test releases
 
 torture:
 	scripts/setup-test.sh

@@ -57,7 +57,12 @@ impl Rig {
 
     /// The next draft, which must come: half a minute is for machines that are busy with something else.
     pub async fn next(&mut self) -> Draft {
-        let next = tokio::time::timeout(Duration::from_secs(30), self.drafts.recv()).await;
+        self.next_within(Duration::from_secs(30)).await
+    }
+
+    /// The same for what the collector itself waits with.
+    pub async fn next_within(&mut self, limit: Duration) -> Draft {
+        let next = tokio::time::timeout(limit, self.drafts.recv()).await;
         let draft = next.unwrap_or_else(|_| panic!("no draft came; the collector is {:?}", self.state.get())).unwrap();
         if let Some(cursor) = draft.cursor.clone() {
             self.cursors.insert(cursor.source, cursor.place);
