@@ -133,7 +133,11 @@ fn invalid(typed: &str, method: &str) -> Row {
 
 /// Of an account at the keyboard: the line that tells it, PAM's, has the address and no port.
 fn failed_at_keyboard(user: &str) -> Row {
-    Row { has_port: false, ..failed(user, "keyboard-interactive/pam") }
+    without_port(failed(user, "keyboard-interactive/pam"))
+}
+
+fn without_port(row: Row) -> Row {
+    Row { has_port: false, ..row }
 }
 
 /// By a peer who named nobody.
@@ -160,12 +164,12 @@ pub fn attempts() -> Vec<Attempt> {
     let ssh = |user, options| Ssh { user, options, answers: &[] };
     let table: Vec<(&str, From, u16, How, Vec<Row>)> = vec![
         // Those that take longest come first.
-        ("nothing is said until the grace time is over", ONE, HASTY_SSHD, Silence, late(nobody())),
+        ("nothing is said until the grace time is over", ONE, HASTY_SSHD, Silence, late(without_port(nobody()))),
         ("an unknown user's password is not typed in time", TWO, HASTY_SSHD, password("slow", &["hang"]),
             late(invalid("slow", ""))),
-        // The line about the end of the grace time names no account, and no line before it does.
+        // The line about the end of the grace time names neither account nor port, and no line before it does.
         ("an account's password is not typed in time", THREE_V6, HASTY_SSHD, password("alice", &["hang"]),
-            late(nobody())),
+            late(without_port(nobody()))),
 
         ("the right password", ONE, SSHD, password("alice", &["right"]), vec![came_in("alice", "password")]),
         ("a wrong password", ONE, SSHD, password("alice", &["wrong"]), vec![failed("alice", "password")]),
