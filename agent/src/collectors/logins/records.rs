@@ -119,6 +119,17 @@ fn read(file: &File, place: &mut Place, look: &mut Look) -> io::Result<()> {
     Ok(())
 }
 
+/// The last records up to a place, at most [`MAX_RECORDS`].
+pub fn last_before(path: &Path, place: Place) -> io::Result<Vec<Record>> {
+    let file = File::open(path)?;
+    let Some(layout) = layout(&file)?.filter(|_| place.is_in(&file).unwrap_or(false)) else { return Ok(Vec::new()) };
+    let record_bytes = layout.record_bytes as u64;
+    let begin = place.offset.saturating_sub(MAX_RECORDS as u64 * record_bytes);
+    let mut bytes = vec![0; usize::try_from(place.offset - begin).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, begin)?;
+    Ok(bytes.chunks(layout.record_bytes).filter_map(|record| layout.read(record)).collect())
+}
+
 fn layout(file: &File) -> io::Result<Option<Layout>> {
     let mut beginning = vec![0; JUDGED_BYTES];
     let bytes = file.read_at(&mut beginning, 0)?;

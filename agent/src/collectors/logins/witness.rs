@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use super::books;
 use super::file::Wake;
 use super::place::Place;
-use super::records::{Reading, sessions};
+use super::records::{Reading, last_before, sessions};
 
 /// How long the log may take to tell of a session: both are written within a second, but a busy machine reads late.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -117,18 +118,11 @@ impl Witness {
         }
     }
 
-    /// The sessions before a place: their connections may open another terminal.
-    fn remember(&self, path: &std::path::Path, place: Option<Place>) {
-        let Some(place) = place else { return };
-        let mut before = Reading::new(path.to_owned(), Some(Place { offset: 0, head: Default::default(), ..place }));
-        while let Ok(look) = before.look() {
-            let known = look.records.iter().filter(|(_, after)| after.offset <= place.offset);
-            known.filter_map(|(record, _)| Waiting::of(record)).for_each(|session| {
-                self.note(&session.user, session.from, session.wall_us);
-            });
-            if look.records.is_empty() {
-                break;
-            }
+    /// The last sessions before a place: their connections may open another terminal.
+    fn remember(&self, path: &Path, place: Option<Place>) {
+        let before = place.and_then(|place| last_before(path, place).ok()).unwrap_or_default();
+        for session in before.iter().filter_map(Waiting::of) {
+            self.note(&session.user, session.from, session.wall_us);
         }
     }
 }
