@@ -25,10 +25,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 const QUIET: Duration = Duration::from_millis(250);
 /// Somebody who touches a file all the time does not get to hide what else he does to it.
 const QUIET_AT_LATEST: Duration = Duration::from_secs(2);
+/// The tools of shadow hold these while they replace one account file after the other; on slow flash that takes longer.
+const LOCKS: [&str; 4] = ["/etc/passwd.lock", "/etc/group.lock", "/etc/shadow.lock", "/etc/gshadow.lock"];
+const LOCKED: [&str; 3] = ["passwd", "group", "shadow"];
+const LOCKED_AT_LATEST: Duration = Duration::from_secs(10);
 /// Files nobody asked about can change a thousand times a second in a folder that is watched.
 const BREATH: Duration = Duration::from_millis(100);
-/// The tools of shadow hold these while they replace one file after the other.
-const LOCKS: [&str; 4] = ["/etc/passwd.lock", "/etc/group.lock", "/etc/shadow.lock", "/etc/gshadow.lock"];
 /// A user has 8192 watches on a small board, and is not alone.
 const FOLDERS_AT_MOST: usize = 1024;
 const LINKS_AT_MOST: usize = 8;
@@ -133,6 +135,15 @@ fn parts(path: &Path) -> Option<(&Path, &OsStr)> {
     Some((path.parent()?, path.file_name()?))
 }
 
+/// What events are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    None,
+    Other,
+    /// A file that tools lock.
+    Accounts,
+}
+
 /// Waits for changes.
 pub(super) struct Watch {
     queue: EventQueue,
@@ -151,41 +162,54 @@ impl Watch {
 
     /// Returns when something changed, and whoever did it is done. An error is why nothing more will be noticed.
     pub(super) async fn changed(&self) -> Result<(), String> {
-        while !self.drain().await? {
+        let mut news = self.drain().await?;
+        while news == News::None {
             sleep(BREATH).await;
+            news = self.drain().await?;
         }
-        let latest = Instant::now() + QUIET_AT_LATEST;
-        let mut quiet = Instant::now() + QUIET;
+        let first = Instant::now();
+        let (mut quiet, mut is_of_a_tool) = (first + QUIET, news == News::Accounts);
         loop {
-            match timeout_at(quiet.min(latest), self.drain()).await {
-                Ok(is_ours) => {
-                    quiet = if is_ours? { Instant::now() + QUIET } else { quiet };
+            match timeout_at(quiet.min(first + QUIET_AT_LATEST), self.drain()).await {
+                Ok(news) => {
+                    let news = news?;
+                    is_of_a_tool |= news == News::Accounts;
+                    quiet = if news == News::None { quiet } else { Instant::now() + QUIET };
                     sleep(BREATH / 4).await;
                 }
-                Err(_) if Instant::now() >= latest || !self.locks.iter().any(|lock| lock.exists()) => return Ok(()),
-                Err(_) => quiet = Instant::now() + QUIET / 4,
+                Err(_) if is_of_a_tool && self.is_locked() && first.elapsed() < LOCKED_AT_LATEST => sleep(BREATH).await,
+                Err(_) => return Ok(()),
             }
         }
     }
 
-    /// Waits for events and takes them. Whether one of them is about what was asked for.
-    async fn drain(&self) -> Result<bool, String> {
+    fn is_locked(&self) -> bool {
+        self.locks.iter().any(|lock| lock.exists())
+    }
+
+    /// Waits for events and takes them.
+    async fn drain(&self) -> Result<News, String> {
         let events = self.queue.next().await.map_err(|error| format!("reading inotify events failed: {error}"))?;
-        Ok(events.iter().any(|event| self.is_ours(event)))
+        Ok(events.iter().map(|event| self.news(event)).max().unwrap_or(News::None))
     }
 
     /// A folder that is gone or another one, and an overflow of the queue, may have hidden anything.
-    fn is_ours(&self, event: &InotifyEvent) -> bool {
+    fn news(&self, event: &InotifyEvent) -> News {
         let blind = AddWatchFlags::IN_IGNORED
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_UNMOUNT
             | AddWatchFlags::IN_Q_OVERFLOW;
-        event.mask.intersects(blind)
-            || match (self.names.get(&event.wd), &event.name) {
-                (Some(Names::Some(names)), Some(name)) => names.contains(name),
-                (Some(Names::All), Some(_)) => true,
-                _ => false,
-            }
+        let is_ours = match (self.names.get(&event.wd), &event.name) {
+            (Some(Names::Some(names)), Some(name)) => names.contains(name),
+            (Some(Names::All), Some(_)) => true,
+            _ => event.mask.intersects(blind),
+        };
+        let is_account_file = || event.name.as_ref().is_some_and(|name| LOCKED.iter().any(|locked| name == locked));
+        match is_ours {
+            true if is_account_file() => News::Accounts,
+            true => News::Other,
+            false => News::None,
+        }
     }
 }
