@@ -60,7 +60,13 @@ pub(super) struct Stuck(Arc<Mutex<BTreeSet<PathBuf>>>);
 
 /// Which home directory a thread is in, and since when.
 #[derive(Clone, Default)]
-struct At(Arc<Mutex<Option<(PathBuf, Instant)>>>);
+struct At(Arc<Mutex<Where>>);
+
+#[derive(Default)]
+struct Where {
+    home: Option<(PathBuf, Instant)>,
+    is_given_up: bool,
+}
 
 /// A look that is under way.
 struct UnderWay {
@@ -107,12 +113,8 @@ fn start(task: &Task) -> Result<UnderWay, Failure> {
     let (at, stuck) = (At::default(), task.stuck.clone());
     let (task, inside) = (task.clone(), at.clone());
     let thread = thread::Builder::new().name("users".to_owned()).spawn(move || {
-        if sender.send(scan(&task, &inside)).is_err() {
-            // It was given up on, and the home directory answers after all.
-            if let Some((home, _)) = inside.take() {
-                task.stuck.lock().remove(&home);
-            }
-        }
+        // Nobody waits for it any more when it was given up.
+        drop(sender.send(scan(&task, &inside)));
     });
     thread.map_err(|error| Failure(format!("a thread to read the account files cannot be started: {error}")))?;
     Ok(UnderWay { result, at, stuck })
@@ -121,9 +123,10 @@ fn start(task: &Task) -> Result<UnderWay, Failure> {
 impl UnderWay {
     /// Whether a home directory has taken too long. It is left out from now on.
     fn gave_up(&self) -> bool {
-        let at = self.at.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((home, _)) = at.as_ref().filter(|(_, since)| since.elapsed() > PATIENCE) else { return false };
+        let mut at = self.at.lock();
+        let Some((home, _)) = at.home.as_ref().filter(|(_, since)| since.elapsed() > PATIENCE) else { return false };
         self.stuck.lock().insert(home.clone());
+        at.is_given_up = true;
         true
     }
 }
@@ -135,12 +138,21 @@ impl Stuck {
 }
 
 impl At {
-    fn set(&self, home: Option<&Path>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = home.map(|home| (home.to_owned(), Instant::now()));
+    fn lock(&self) -> std::sync::MutexGuard<'_, Where> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<(PathBuf, Instant)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn enter(&self, home: &Path) {
+        self.lock().home = Some((home.to_owned(), Instant::now()));
+    }
+
+    /// A home directory that was given up answers after all.
+    fn leave(&self, stuck: &Stuck) {
+        let mut at = self.lock();
+        if let Some((home, _)) = at.home.take().filter(|_| at.is_given_up) {
+            stuck.lock().remove(&home);
+        }
+        at.is_given_up = false;
     }
 }
 
@@ -155,19 +167,20 @@ fn scan(task: &Task, at: &At) -> Result<Scan, Failure> {
         shells: sources.shells(),
         secret: &task.secret,
         at,
-        stuck: task.stuck.lock().clone(),
+        is_stuck: task.stuck.lock().clone(),
+        stuck: &task.stuck,
         denied: None,
         refused: BTreeMap::new(),
         interests: &mut sources.interests,
     };
     let accounts = accounts(&entries, &mut lookup);
-    let Live { places, rules, denied, stuck, .. } = lookup;
+    let Live { places, rules, denied, is_stuck, .. } = lookup;
     sources.gaps.extend(places.gaps);
     sources.gaps.extend(rules.gap);
     sources.gaps.extend(denied.map(|why| {
         format!("keys that let somebody in are unknown, because reading {why}: run as root or with CAP_DAC_READ_SEARCH")
     }));
-    let homes: Vec<_> = stuck.iter().map(|home| home.display().to_string()).collect();
+    let homes: Vec<_> = is_stuck.iter().map(|home| home.display().to_string()).collect();
     sources.gaps.extend(
         (!homes.is_empty()).then(|| {
             format!("keys of accounts at home in {} are unknown, because it does not answer", homes.join(", "))
@@ -281,7 +294,9 @@ struct Live<'a> {
     shells: Option<BTreeSet<String>>,
     secret: &'a Secret,
     at: &'a At,
-    stuck: BTreeSet<PathBuf>,
+    /// As it was at the beginning.
+    is_stuck: BTreeSet<PathBuf>,
+    stuck: &'a Stuck,
     denied: Option<String>,
     /// By shell.
     refused: BTreeMap<String, Option<&'static str>>,
@@ -293,13 +308,13 @@ impl Lookup for Live<'_> {
         let home = Path::new(&person.user.home);
         let mut found = Found::default();
         if person.source != Source::Dynamic {
-            if self.stuck.contains(home) || self.stuck.len() >= STUCK_AT_MOST {
+            if self.is_stuck.contains(home) || self.is_stuck.len() >= STUCK_AT_MOST {
                 return None;
             }
-            self.at.set(Some(home));
+            self.at.enter(home);
             let owner = Owner { name: &person.user.name, uid: person.user.uid, gids, home: &person.user.home };
             found = self.places.look(self.root, self.interests, owner);
-            self.at.set(None);
+            self.at.leave(self.stuck);
         }
         if let Some(why) = found.denied {
             self.denied = Some(why);

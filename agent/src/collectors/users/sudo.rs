@@ -11,8 +11,21 @@ use super::watch::Interests;
 
 /// Whoever is in one of these can become root: by sudo as Debian, Ubuntu and Fedora set it up, by a container that mounts
 /// `/`, by writing to a disk or to the kernel's memory, or by the hashes of all passwords.
-const POWERFUL: [&str; 10] =
-    ["sudo", "wheel", "admin", "docker", "lxd", "incus-admin", "libvirt", "disk", "kmem", "shadow"];
+const POWERFUL: [&str; 13] = [
+    "root",
+    "sudo",
+    "wheel",
+    "admin",
+    "docker",
+    "podman",
+    "lxd",
+    "incus",
+    "incus-admin",
+    "libvirt",
+    "disk",
+    "kmem",
+    "shadow",
+];
 const SUDOERS: &str = "/etc/sudoers";
 const FILE_BYTES: u64 = 1 << 20;
 const FILES_AT_MOST: usize = 256;
@@ -67,10 +80,11 @@ impl Rules {
     /// What raises an account, joined by `;`. Empty when nothing does.
     pub(super) fn privileged(&self, who: Who) -> String {
         let root = (who.uid == 0).then(|| "uid0".to_owned());
-        let groups: BTreeSet<_> = who.groups.iter().filter(|group| POWERFUL.contains(group)).collect();
+        // What uid 0 may do besides says nothing.
+        let is_root = who.uid == 0;
+        let groups: BTreeSet<_> = who.groups.iter().filter(|group| POWERFUL.contains(group) && !is_root).collect();
         let groups = groups.into_iter().map(|group| format!("group:{group}"));
-        // What rules let root do says nothing.
-        let grants = if who.uid == 0 { BTreeSet::new() } else { self.sudoers.grants(who) };
+        let grants = if is_root { BTreeSet::new() } else { self.sudoers.grants(who) };
         let words = grants.into_iter().rev().map(|grant| grant.word().to_owned());
         root.into_iter().chain(groups).chain(words).collect::<Vec<_>>().join(";")
     }

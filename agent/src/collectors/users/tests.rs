@@ -515,3 +515,68 @@ fn many_changes_in_a_row_are_told_and_endless_ones_slower() {
     pace.take(start + CHANGE_EVERY * 50);
     assert_eq!(pace.wait(start + CHANGE_EVERY * 50), Duration::ZERO);
 }
+
+/// A file system whose server never answers, as of a file server that is gone. Its own process holds it, and with that
+/// process it goes.
+struct Silent {
+    server: std::process::Child,
+    at: std::path::PathBuf,
+}
+
+impl Silent {
+    /// `None`, and why, where there can be none.
+    fn at(path: &Path) -> Option<Silent> {
+        fs::create_dir_all(path).unwrap();
+        let script = r#"exec 3<>/dev/fuse
+            mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0,allow_other users-test "$0"
+            echo ready; exec cat >/dev/null"#;
+        let mut server = Command::new("sh")
+            .args(["-euc", script])
+            .arg(path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = server.stdout.take().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        let silent = Silent { server, at: path.to_owned() };
+        if line.is_empty() {
+            eprintln!("not run: no file system of /dev/fuse can be mounted here");
+            return None;
+        }
+        Some(silent)
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.server.kill().ok();
+        self.server.wait().ok();
+        Command::new("umount").arg("-l").arg(&self.at).stderr(std::process::Stdio::null()).status().ok();
+    }
+}
+
+#[test]
+fn a_home_on_a_server_that_is_gone_costs_its_own_keys_only() {
+    let machine = machine();
+    let Some(silent) = Silent::at(&machine.path().join("home/pi")) else { return };
+    write(machine.path(), "home/guest/.ssh/authorized_keys", KEY);
+    let (memory, _) = Memory::load(None, None);
+    let root = Root::at(machine.path());
+    let task = Task { root, secret: memory.secret(), today: None, services: None, stuck: Default::default() };
+    let look = || scan::look_blocking(&task).unwrap_or_else(|failure| panic!("{failure}"));
+    let scan = look();
+    assert_eq!(scan.accounts.len(), 4);
+    assert_eq!(scan.accounts[3].row.extra_details["AuthorizedKeys"], "1");
+    assert_eq!(scan.accounts[1].facts.keys, None);
+    assert!(scan.gaps.iter().any(|gap| gap.contains("at home in /home/pi are unknown")), "{:?}", scan.gaps);
+    drop(silent);
+    write(machine.path(), "home/pi/.ssh/authorized_keys", KEY);
+    // The thread that was stuck has to notice it first.
+    let is_back = (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        look().accounts[1].row.extra_details.contains_key("AuthorizedKeys")
+    });
+    assert!(is_back);
+}
