@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::files::read;
 
+const PROGRAM: &str = "getent";
 const PATIENCE: Duration = Duration::from_secs(20);
 const ANSWER_BYTES: u64 = 4 << 20;
 const NSSWITCH: &str = "/etc/nsswitch.conf";
@@ -30,14 +31,14 @@ pub(super) async fn ask(root: &Root) -> Result<Answer, String> {
     if !root.is_host() {
         return Ok(Answer::default());
     }
-    let (passwd, group) = (getent("passwd").await?, getent("group").await?);
+    let (passwd, group) = (getent(PROGRAM, "passwd", PATIENCE).await?, getent(PROGRAM, "group", PATIENCE).await?);
     Ok(Answer { users: users(&passwd, &|_| String::new()).entries, groups: groups(&group).entries })
 }
 
-async fn getent(database: &str) -> Result<Vec<u8>, String> {
+async fn getent(program: &str, database: &str, patience: Duration) -> Result<Vec<u8>, String> {
     let failed =
         |why: String| format!("accounts of directory services are as they were, because getent {database} {why}");
-    let mut child = Command::new("getent")
+    let mut child = Command::new(program)
         .arg(database)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -59,9 +60,9 @@ async fn getent(database: &str) -> Result<Vec<u8>, String> {
             Err(error) => Err(failed(format!("was lost: {error}"))),
         }
     };
-    timeout(PATIENCE, answer)
+    timeout(patience, answer)
         .await
-        .unwrap_or_else(|_| Err(failed(format!("did not answer within {} s", PATIENCE.as_secs()))))
+        .unwrap_or_else(|_| Err(failed(format!("did not answer within {} s", patience.as_secs()))))
 }
 
 /// Directory services that `nsswitch.conf(5)` names for accounts: whoever they know can log in and is not in a file.
@@ -78,4 +79,23 @@ pub(super) fn unasked(root: &Root) -> Option<String> {
             "accounts that only {names} ({NSSWITCH}) knows are not listed; usersFromNss in the local file asks for them"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_real_getent_answers_and_one_that_hangs_floods_or_fails_is_bounded() {
+        assert!(ask(&Root::host()).await.unwrap().users.iter().any(|user| user.name == "root"));
+        for (program, argument, patience, why) in [
+            ("sleep", "600", Duration::from_millis(1), "did not answer within 0 s"),
+            ("yes", "u:x:1:1::/:/bin/sh", PATIENCE, "says more than 4194304 bytes"),
+            ("false", "passwd", PATIENCE, "ended with exit status: 1"),
+            ("/nowhere/getent", "passwd", PATIENCE, "could not be started"),
+        ] {
+            let error = getent(program, argument, patience).await.unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
 }

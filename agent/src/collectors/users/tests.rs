@@ -287,6 +287,25 @@ fn accounts_of_systemd_are_rows_too() {
 }
 
 #[test]
+fn accounts_of_services_follow_those_of_files() {
+    let machine = machine();
+    let text = b"pi:*:7:7::/:/bin/sh\nldapuser:*:5000:5000::/home/ldapuser:/bin/bash\n";
+    let services = Answer {
+        users: collector_common::parse::passwd::users(text, &|_| String::new()).entries,
+        groups: collector_common::parse::passwd::groups(b"staff:*:6000:ldapuser,pi\n").entries,
+    };
+    let (memory, _) = Memory::load(None, None);
+    let (root, services) = (Root::at(machine.path()), Some(Arc::new(services)));
+    let task = Task { root, secret: memory.secret(), today: None, services, stuck: Default::default() };
+    let scan = scan::look_blocking(&task).unwrap_or_else(|failure| panic!("{failure}"));
+    let [_, pi, .., ldap] = scan.accounts.as_slice() else { panic!() };
+    assert_eq!((pi.row.user_id.as_str(), pi.row.group_names.as_str()), ("1000", "pi;adm;sudo_x;staff"));
+    assert_eq!((ldap.row.user_name.as_str(), ldap.row.group_names.as_str()), ("ldapuser", "5000;staff"));
+    assert_eq!(ldap.row.extra_details["Source"], "services");
+    assert_eq!(ldap.row.extra_details.get("PasswordLogin"), None);
+}
+
+#[test]
 fn ten_thousand_accounts_are_ten_thousand_rows() {
     let machine = machine();
     let passwd: String = (0..10_000).map(|n| format!("u{n}:x:{n}:{n}::/home/u{n}:/bin/sh\n")).collect();
