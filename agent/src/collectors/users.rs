@@ -58,7 +58,7 @@ impl Collector for LocalUsers {
         let task =
             Task { root: root.clone(), secret: memory.secret(), today: None, services, stuck: Default::default() };
         match scan::look_blocking(&task) {
-            Ok(scan) => Survey { backend: backend(scan.interests.gap().is_none()), lacks: scan.gaps },
+            Ok(scan) => Survey { backend: backend(!scan.interests.is_blind()), lacks: scan.gaps },
             Err(failure) => Survey { backend: backend(true), lacks: vec![failure.0] },
         }
     }
@@ -161,15 +161,15 @@ impl Observer {
 
     /// Begins to wait for what comes after a look, and says in `status` what will not be seen.
     fn watch(&self, scan: Scan) -> (Option<Watch>, Duration) {
-        let is_blind = scan.interests.gap().is_some();
+        let is_partly_blind = scan.interests.gap().is_some();
         let (watch, why) = match Watch::over(scan.interests) {
             Ok(watch) => (Some(watch), None),
             Err(why) => (None, Some(why)),
         };
         let gaps = scan.gaps.into_iter().chain(self.services_gap.clone()).chain(self.memory.gap.clone()).chain(why);
         let gaps = gaps.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ");
-        self.cx.state.running(backend(!is_blind && watch.is_some()), (!gaps.is_empty()).then_some(gaps));
-        let again = if is_blind || watch.is_none() { LOOK_AGAIN_BLIND } else { LOOK_AGAIN };
+        self.cx.state.running(backend(watch.is_some()), (!gaps.is_empty()).then_some(gaps));
+        let again = if is_partly_blind || watch.is_none() { LOOK_AGAIN_BLIND } else { LOOK_AGAIN };
         (watch, again)
     }
 

@@ -186,9 +186,7 @@ fn scan(task: &Task, at: &At) -> Result<Scan, Failure> {
             format!("keys of accounts at home in {} are unknown, because it does not answer", homes.join(", "))
         }),
     );
-    sources.gaps.extend(sources.interests.gap().map(|why| {
-        format!("a change is noticed within a minute and one that was undone by then is not, because {why}")
-    }));
+    sources.gaps.extend(sources.interests.gap());
     sources.faults.extend(rules.faults);
     Ok(Scan { accounts, faults: sources.faults, gaps: sources.gaps, interests: sources.interests })
 }

@@ -125,9 +125,19 @@ impl Interests {
         }
     }
 
-    /// What is not noticed at once, as the reason for it.
+    /// What is not noticed at once, as a sentence.
     pub(super) fn gap(&self) -> Option<String> {
-        self.inotify.as_ref().err().or(self.refused.as_ref()).cloned()
+        let (what, why) = match (&self.inotify, &self.refused) {
+            (Err(why), _) => ("a change", why),
+            (Ok(_), Some(why)) => ("a change of some files", why),
+            (Ok(_), None) => return None,
+        };
+        Some(format!("{what} is noticed within a minute and one that was undone by then is not, because {why}"))
+    }
+
+    /// Nothing is noticed.
+    pub(super) fn is_blind(&self) -> bool {
+        self.inotify.is_err()
     }
 }
 
