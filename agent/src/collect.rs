@@ -45,6 +45,7 @@ pub async fn run(request: Request) -> Result<(), String> {
     for collector in &request.collectors {
         let context = Context {
             root: root.clone(),
+            state_directory: None,
             clock,
             settings: settings.clone(),
             out: out.clone(),

@@ -159,7 +159,13 @@ async fn start(
     let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
     let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
     let telling = complaints::tell(complaints, out.clone(), clock);
-    let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
+    let around = Surroundings {
+        root: Root::host(),
+        state_directory: state_directory.clone(),
+        clock,
+        settings: settings_seen,
+        out,
+    };
     let (mut tasks, sources) = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
     tasks.spawn(telling);

@@ -42,6 +42,8 @@ pub type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 pub struct Context {
     /// The machine to look at.
     pub root: Root,
+    /// Where a collector may keep a small file of its own; `None` when nothing is kept.
+    pub state_directory: Option<PathBuf>,
     /// Its clocks.
     pub clock: Clock,
     /// What is asked for, now and after each change.
@@ -71,6 +73,8 @@ pub struct Settings {
     pub process_hash: bool,
     /// What is taken for a secret in a command line.
     pub redaction: Arc<Redaction>,
+    /// Ask directory services for accounts, too.
+    pub users_from_nss: bool,
 }
 
 /// `edgewarden.loginSource`.

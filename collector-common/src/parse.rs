@@ -1,6 +1,7 @@
 //! Pure readers of bytes that somebody else wrote. Each takes bytes or text and gives a value; none does I/O, and none
 //! can panic on any input.
 
+pub mod authorized_keys;
 pub mod cmdline;
 pub mod cn_proc;
 pub mod exec_record;
@@ -11,5 +12,8 @@ pub mod login;
 pub mod passwd;
 pub mod proc_net;
 pub mod proc_pid;
+pub mod sshd_config;
+pub mod sudoers;
 pub mod syslog;
+pub mod userdb;
 pub mod utmp;

@@ -30,6 +30,7 @@ mod wait;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod accounts;
 mod configuration;
 mod crash;
 mod delivery;

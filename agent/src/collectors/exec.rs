@@ -296,6 +296,7 @@ pub mod tests {
             process_backend,
             process_snapshot: false,
             process_hash: false,
+            users_from_nss: false,
             redaction: Arc::default(),
         });
         (cx, events)
@@ -305,7 +306,15 @@ pub mod tests {
         let root = Root::host();
         let (out, events) = channel(BTreeMap::new());
         let (sender, settings) = watch::channel(Arc::new(settings));
-        let cx = Context { clock: Clock::new(&root), root, settings, out, state: StateSlot::new(), once: false };
+        let cx = Context {
+            clock: Clock::new(&root),
+            root,
+            state_directory: None,
+            settings,
+            out,
+            state: StateSlot::new(),
+            once: false,
+        };
         (cx, sender, events)
     }
 

@@ -71,7 +71,7 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-pub(super) const OWN_KEYS: [&str; 14] = [
+pub(super) const OWN_KEYS: [&str; 15] = [
     "floor",
     "foldFailedLogins",
     "loginSource",
@@ -86,6 +86,7 @@ pub(super) const OWN_KEYS: [&str; 14] = [
     "redactSecrets",
     "spoolSyncHigh",
     "spoolSyncLow",
+    "usersFromNss",
 ];
 
 /// Less than this a day would not carry one message of each lane.
@@ -289,6 +290,11 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
         }
         "spoolSyncHigh" => settings.spool_sync_high = sync_interval(word.as_deref())?,
         "spoolSyncLow" => settings.spool_sync_low = sync_interval(word.as_deref())?,
+        // The hub must not make the agent run a program.
+        "usersFromNss" if layer == Layer::Hub => return Err("it in the local file only"),
+        "usersFromNss" => {
+            settings.collectors.users_from_nss = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+        }
         _ => {}
     }
     Ok(())

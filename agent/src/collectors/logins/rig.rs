@@ -32,6 +32,7 @@ pub fn settings(login_source: LoginSource) -> Settings {
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
         process_hash: false,
+        users_from_nss: false,
         redaction: Arc::default(),
     }
 }
@@ -45,6 +46,7 @@ impl Rig {
         let clock = Clock::new(&Root::host());
         let cx = Context {
             root: root.clone(),
+            state_directory: None,
             clock,
             settings: receiver,
             out: out.clone(),

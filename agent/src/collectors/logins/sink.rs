@@ -297,7 +297,15 @@ mod tests {
         let (_sender, receiver) = watch::channel(Arc::new(settings(LoginSource::Auto)));
         let root = Root::host();
         let clock = Clock::new(&root);
-        let cx = Context { root, clock, settings: receiver, out, state: StateSlot::new(), once: false };
+        let cx = Context {
+            root,
+            state_directory: None,
+            clock,
+            settings: receiver,
+            out,
+            state: StateSlot::new(),
+            once: false,
+        };
         let mut sink = Sink::new(&cx, "file:/x");
         let entry = Entry { at: clock.now(), ident: "cron", pid: None, message: "x", writer: Writer::Unproven };
         sink.take(&entry, || panic!("no event, no cursor")).await.unwrap();
@@ -321,7 +329,15 @@ mod tests {
         let (_sender, receiver) = watch::channel(Arc::new(settings(LoginSource::Auto)));
         let root = Root::host();
         let clock = Clock::new(&root);
-        let cx = Context { root, clock, settings: receiver, out, state: StateSlot::new(), once: false };
+        let cx = Context {
+            root,
+            state_directory: None,
+            clock,
+            settings: receiver,
+            out,
+            state: StateSlot::new(),
+            once: false,
+        };
         let sink = Sink::new(&cx, "file:/x");
         assert_eq!(sink.source_time(Some(1_795_500_000_000_000)).boottime_us, 0);
         assert!(sink.source_time(Some(5_000_000)).boottime_us > 0);

@@ -22,6 +22,7 @@ fn settings() -> Arc<Settings> {
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
         process_hash: false,
+        users_from_nss: false,
         redaction: Arc::default(),
     })
 }
@@ -37,7 +38,7 @@ fn start(root: Root, once: bool) -> Agent {
     let (_settings, receiver) = watch::channel(settings());
     let state = StateSlot::new();
     let clock = Clock::new(&root);
-    let cx = Context { root, clock, settings: receiver, out, state: state.clone(), once };
+    let cx = Context { root, state_directory: None, clock, settings: receiver, out, state: state.clone(), once };
     tokio::spawn(ListeningPorts.run(cx));
     Agent { queue, state, _settings }
 }
