@@ -91,6 +91,8 @@ pub enum ProcessBackend {
     Auto,
     /// A BPF program in the kernel.
     Bpf,
+    /// One that does without the kernel's types.
+    Tracepoints,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.

@@ -12,4 +12,5 @@ pub mod passwd;
 pub mod proc_net;
 pub mod proc_pid;
 pub mod syslog;
+pub mod trace_format;
 pub mod utmp;

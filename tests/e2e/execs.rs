@@ -26,7 +26,16 @@ impl Watched {
         let mut agent = Agent::new("press-70", connection(1));
         agent.own()["processBackend"] = backend.into();
         agent.write_twin();
-        let mut collect = Command::new(binary())
+        // Mounted for this process only, whatever the machine has.
+        let with_tracefs = "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$0\" \"$@\"";
+        let mut command = match backend {
+            "tracepoints" => Command::new("unshare"),
+            _ => Command::new(binary()),
+        };
+        if backend == "tracepoints" {
+            command.args(["--mount", "sh", "-c", with_tracefs]).arg(binary());
+        }
+        let mut collect = command
             .args(["collect", "ProcessCreate", "--for", "10m", "--config"])
             .arg(agent.config())
             .stdin(Stdio::null())
@@ -150,6 +159,11 @@ fn the_program_in_the_kernel_tells_what_executed_however_it_was_done() {
 }
 
 #[test]
+fn tracepoints_tell_what_executed_however_it_was_done() {
+    told_right("tracepoints");
+}
+
+#[test]
 fn the_connector_tells_what_executed_however_it_was_done() {
     told_right("connector");
 }
@@ -175,22 +189,31 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
         return;
     }
     let bpf = "ProcessCreate: eBPF\n";
+    let tracepoints = "ProcessCreate: eBPF by tracepoints\n";
     let connector = "ProcessCreate: netlink process connector\n";
     let poll = "ProcessCreate: /proc, looked at twice a second\n";
-    let without = |types: &str| format!("mount -t tmpfs none /sys/kernel/btf && {types} exec \"$0\" \"$@\"");
-    let (no_types, empty) = (without(""), without(": >/sys/kernel/btf/vmlinux &&"));
+    let tracefs = "mount -t tracefs tracefs /sys/kernel/tracing";
+    let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; :";
+    let no_types = "mount -t tmpfs none /sys/kernel/btf";
+    let empty_types = "mount -t tmpfs none /sys/kernel/btf && : >/sys/kernel/btf/vmlinux";
+    let in_a_world = |mounts: &[&str]| {
+        let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
+        survey(&["unshare", "--mount", "sh", "-c", &script])
+    };
     let no_rights = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"];
     // The namespace has to be made before the right to make it is given up.
     let no_network = [&["unshare", "--net"], &no_rights[..]].concat();
 
     if Path::new("/sys/kernel/btf/vmlinux").exists() {
         assert_eq!(survey(&[]), bpf);
-        let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"";
-        assert_eq!(survey(&["unshare", "--mount", "sh", "-c", no_tracefs]), bpf);
-        let told = survey(&["unshare", "--mount", "sh", "-c", &empty]);
-        assert!(told.starts_with(connector) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
-        let told = survey(&["unshare", "--mount", "sh", "-c", &no_types]);
+        assert_eq!(in_a_world(&[no_tracefs]), bpf);
+        let told = in_a_world(&[tracefs, no_types]);
+        assert!(told.starts_with(tracepoints) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        let told = in_a_world(&[tracefs, empty_types]);
+        assert!(told.starts_with(tracepoints) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
+        let told = in_a_world(&[no_tracefs, no_types]);
         assert!(told.starts_with(connector) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        assert!(told.contains("eBPF by tracepoints is not used: ") && told.contains("mount -t tracefs"), "{told}");
     }
     let told = survey(&no_rights);
     assert!(told.starts_with(connector) && told.contains("give it CAP_BPF and CAP_PERFMON"), "{told}");

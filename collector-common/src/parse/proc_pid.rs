@@ -27,6 +27,8 @@ pub struct Stat {
     /// When the process was made, in hundredths of a second since boot (`USER_HZ` is 100 on every architecture with
     /// a kernel of this century but alpha and ia64), suspend included.
     pub start_ticks: u64,
+    /// Where the argument area begins; 0 when we may not know.
+    pub arguments_at: u64,
     /// Length of the argument area in bytes; 0 when we may not know.
     pub argument_bytes: u64,
     flags: u64,
@@ -51,18 +53,20 @@ impl Stat {
         // The first field behind the name is the third of the line.
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let arguments_at = number(48).unwrap_or(0);
         Some(Stat {
             name,
             parent_pid: i32::try_from(number(4)?).ok()?,
             flags: number(9)?,
             start_ticks: number(22)?,
-            argument_bytes: number(49).unwrap_or(0).saturating_sub(number(48).unwrap_or(0)),
+            arguments_at,
+            argument_bytes: number(49).unwrap_or(0).saturating_sub(arguments_at),
         })
     }
 
     /// What is known of a program that executed without asking this file.
     pub fn of_exec(name: Vec<u8>, parent_pid: i32, start_ticks: u64) -> Stat {
-        Stat { name, parent_pid, start_ticks, argument_bytes: 0, flags: 0 }
+        Stat { name, parent_pid, start_ticks, arguments_at: 0, argument_bytes: 0, flags: 0 }
     }
 
     /// Whether it still runs its parent's program.
@@ -158,7 +162,7 @@ mod tests {
     fn a_name_cannot_shift_the_fields() {
         let stat = Stat::parse(STAT).unwrap();
         assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (&b"a) S (b"[..], 12, 98_765));
-        assert_eq!(stat.argument_bytes, 17);
+        assert_eq!((stat.arguments_at, stat.argument_bytes), (1000, 17));
         assert!(stat.has_not_executed() && !stat.is_kernel_thread());
     }
 

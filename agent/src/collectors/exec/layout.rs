@@ -1,0 +1,102 @@
+//! Where the kernel keeps the place of a process's arguments, found out without its types (`bpf/peek.bpf.c`).
+//!
+//! The agent looks into what the kernel keeps of the agent, for what `/proc/self/stat` says has to be there:
+//!
+//! ```text
+//! struct task_struct { ... mm, active_mm ... }                         twice the same pointer
+//! struct mm_struct   { ... arg_start, arg_end, env_start, env_end ... }   three numbers that are known
+//! ```
+//!
+//! Only a pointer that stands there twice is followed: what is read at any other number may be the register of a device.
+
+use std::error::Error;
+use std::{fs, mem, process, thread};
+
+use aya::EbpfLoader;
+use aya::maps::{Array, MapData};
+use aya::programs::TracePoint;
+use collector_common::parse::proc_pid::Stat;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/peek.bpf.o");
+
+const WORD_BYTES: usize = size_of::<usize>();
+/// `struct peek`: process, whether it was read, where, offset, and what was there.
+const PIECE_BYTES: usize = 2048;
+type Peek = [u64; 4 + PIECE_BYTES / 8];
+
+/// Where it is, and what is there.
+type Piece = (usize, Vec<usize>);
+
+/// How far into a `task_struct` is looked.
+const PIECES: usize = 4;
+
+/// Offsets in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Of `mm` in `struct task_struct`.
+    pub mm_at: u32,
+    /// Of `arg_start` in `struct mm_struct`.
+    pub arg_start_at: u32,
+}
+
+/// Finds out. `None` when the kernel keeps things in another way than it has for twenty years.
+pub fn find() -> Result<Option<Layout>, Box<dyn Error>> {
+    let stat = Stat::parse(&fs::read("/proc/self/stat")?).ok_or("/proc/self/stat cannot be read")?;
+    let (start, end) = (stat.arguments_at, stat.arguments_at.saturating_add(stat.argument_bytes));
+    let known = [start, end, end].map(|word| usize::try_from(word).unwrap_or(0));
+    let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
+    let program: &mut TracePoint = object.program_mut("on_peek").ok_or("no such program")?.try_into()?;
+    program.load()?;
+    program.attach("sched", "sched_process_fork")?;
+    let mut peeks: Array<MapData, Peek> = Array::try_from(object.take_map("peeks").ok_or("no such map")?)?;
+    for piece in 0..PIECES {
+        // A word more than once, because two neighbours are looked for.
+        let offset = piece * (PIECE_BYTES - WORD_BYTES);
+        let Some((task, words)) = look(&mut peeks, 0, offset)? else { break };
+        for (index, pointer) in twice(&words, task) {
+            let Some((_, words)) = look(&mut peeks, pointer, 0)? else { continue };
+            if let Some(place) = words.windows(known.len()).position(|words| words == known) {
+                let mm_at = u32::try_from(offset + index * WORD_BYTES)?;
+                return Ok(Some(Layout { mm_at, arg_start_at: u32::try_from(place * WORD_BYTES)? }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Reads a piece of the kernel's memory, at 0 of what it keeps of this thread: where that was, and what is there.
+fn look(peeks: &mut Array<MapData, Peek>, at: usize, offset: usize) -> Result<Option<Piece>, Box<dyn Error>> {
+    let mut peek: Peek = [0; 4 + PIECE_BYTES / 8];
+    (peek[0], peek[2], peek[3]) = (u64::from(process::id()), u64::try_from(at)?, u64::try_from(offset)?);
+    peeks.set(0, peek, 0)?;
+    // The program runs in who makes a thread.
+    thread::Builder::new().stack_size(16 * 1024).spawn(|| ())?.join().map_err(|_| "a thread died")?;
+    let peek = peeks.get(&0, 0)?;
+    if peek[1] == 0 {
+        return Ok(None);
+    }
+    let bytes: Vec<u8> = peek[4..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let words = bytes.as_chunks().0.iter().map(|word| usize::from_ne_bytes(*word)).collect();
+    Ok(Some((usize::try_from(peek[2])?, words)))
+}
+
+/// What stands somewhere twice in a row and could be a pointer to something else than the task itself, as the ends of
+/// an empty list are.
+fn twice(words: &[usize], task: usize) -> Vec<(usize, usize)> {
+    let is_pointer = |word: usize| word > 1 << 16 && word.is_multiple_of(mem::align_of::<usize>());
+    let is_outside = |word: usize| !(task..task.saturating_add(PIECES * PIECE_BYTES)).contains(&word);
+    let pairs = words.windows(2).enumerate().filter(|(_, pair)| pair[0] == pair[1]);
+    pairs.map(|(index, pair)| (index, pair[0])).filter(|(_, word)| is_pointer(*word) && is_outside(*word)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pointer_that_stands_there_twice_is_followed() {
+        let task = 0x8000_0000;
+        let words = [7, 7, 0, 0, task + 16, task + 16, 0x9000_0000, 0x9000_0000, 0x9000_0001, 0x9000_0001, 0xa000_0000];
+        assert_eq!(twice(&words, task), [(6, 0x9000_0000)]);
+    }
+}
