@@ -38,6 +38,7 @@ static long (*bpf_get_current_comm)(void *to, u32 bytes) = (void *)16;
 static u64 (*bpf_get_current_task)(void) = (void *)35;
 static long (*bpf_probe_read_user)(void *to, u32 bytes, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, u32 bytes, const void *from) = (void *)113;
+static long (*bpf_probe_read_user_str)(void *to, u32 bytes, const void *from) = (void *)114;
 static long (*bpf_probe_read_kernel_str)(void *to, u32 bytes, const void *from) = (void *)115;
 static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_ringbuf_output)(void *map, void *data, u64 bytes, u64 flags) = (void *)130;
@@ -48,17 +49,6 @@ static u64 (*bpf_ringbuf_query)(void *map, u64 what) = (void *)134;
     ({                                                                         \
         __typeof__(field) value_;                                              \
         bpf_probe_read_kernel(&value_, sizeof(value_), &(field));              \
-        value_;                                                                \
-    })
-
-/* Reads a pointer or a long of the kernel; 0 where it cannot be read. */
-#define READ_WORD(at, word_bytes)                                              \
-    ({                                                                         \
-        u64 value_ = 0;                                                        \
-        if (word_bytes == 4)                                                   \
-            bpf_probe_read_kernel(&value_, 4, (void *)(at));                   \
-        else                                                                   \
-            bpf_probe_read_kernel(&value_, 8, (void *)(at));                   \
         value_;                                                                \
     })
 

@@ -3,7 +3,7 @@
  * One record for every exec, written in the process that executes, before it runs its first instruction: nothing in it
  * can be gone or changed by then. collector-common/src/parse/exec_record.rs reads the records and draws them.
  *
- * For kernels that describe their types; exec_tracepoints.bpf.c is for the others.
+ * For kernels that describe their types; exec_nobtf.bpf.c is for the others.
  */
 #include "record.h"
 #include "kernel.h"

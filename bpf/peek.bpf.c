@@ -26,8 +26,8 @@ struct {
 } peeks SECTION(".maps");
 
 /* In the process that makes another one or a thread. */
-SECTION("tracepoint/sched/sched_process_fork")
-int on_peek(void *fields __attribute__((unused)))
+SECTION("raw_tp/sched_process_fork")
+int on_peek(u64 *arguments __attribute__((unused)))
 {
     u32 zero = 0;
     struct peek *peek = bpf_map_lookup_elem(&peeks, &zero);
@@ -35,7 +35,7 @@ int on_peek(void *fields __attribute__((unused)))
         return 0;
     if (!peek->at)
         peek->at = bpf_get_current_task();
-    peek->is_read = !bpf_probe_read_kernel(peek->bytes, PEEK_BYTES, (void *)(peek->at + peek->offset));
+    peek->is_read = !bpf_probe_read_kernel(peek->bytes, PEEK_BYTES, (void *)(unsigned long)(peek->at + peek->offset));
     return 0;
 }
 

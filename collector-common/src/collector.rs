@@ -92,7 +92,7 @@ pub enum ProcessBackend {
     /// A BPF program in the kernel.
     Bpf,
     /// One that does without the kernel's types.
-    Tracepoints,
+    BpfNoBtf,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.

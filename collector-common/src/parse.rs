@@ -12,5 +12,4 @@ pub mod passwd;
 pub mod proc_net;
 pub mod proc_pid;
 pub mod syslog;
-pub mod trace_format;
 pub mod utmp;

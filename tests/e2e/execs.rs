@@ -26,16 +26,7 @@ impl Watched {
         let mut agent = Agent::new("press-70", connection(1));
         agent.own()["processBackend"] = backend.into();
         agent.write_twin();
-        // Mounted for this process only, whatever the machine has.
-        let with_tracefs = "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$0\" \"$@\"";
-        let mut command = match backend {
-            "tracepoints" => Command::new("unshare"),
-            _ => Command::new(binary()),
-        };
-        if backend == "tracepoints" {
-            command.args(["--mount", "sh", "-c", with_tracefs]).arg(binary());
-        }
-        let mut collect = command
+        let mut collect = Command::new(binary())
             .args(["collect", "ProcessCreate", "--for", "10m", "--config"])
             .arg(agent.config())
             .stdin(Stdio::null())
@@ -159,8 +150,8 @@ fn the_program_in_the_kernel_tells_what_executed_however_it_was_done() {
 }
 
 #[test]
-fn tracepoints_tell_what_executed_however_it_was_done() {
-    told_right("tracepoints");
+fn the_program_that_knows_no_types_tells_what_executed_however_it_was_done() {
+    told_right("bpfNoBtf");
 }
 
 #[test]
@@ -189,10 +180,9 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
         return;
     }
     let bpf = "ProcessCreate: eBPF\n";
-    let tracepoints = "ProcessCreate: eBPF by tracepoints\n";
+    let no_btf = "ProcessCreate: eBPF without BTF\n";
     let connector = "ProcessCreate: netlink process connector\n";
     let poll = "ProcessCreate: /proc, looked at twice a second\n";
-    let tracefs = "mount -t tracefs tracefs /sys/kernel/tracing";
     let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; :";
     let no_types = "mount -t tmpfs none /sys/kernel/btf";
     let empty_types = "mount -t tmpfs none /sys/kernel/btf && : >/sys/kernel/btf/vmlinux";
@@ -207,13 +197,10 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
     if Path::new("/sys/kernel/btf/vmlinux").exists() {
         assert_eq!(survey(&[]), bpf);
         assert_eq!(in_a_world(&[no_tracefs]), bpf);
-        let told = in_a_world(&[tracefs, no_types]);
-        assert!(told.starts_with(tracepoints) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
-        let told = in_a_world(&[tracefs, empty_types]);
-        assert!(told.starts_with(tracepoints) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
         let told = in_a_world(&[no_tracefs, no_types]);
-        assert!(told.starts_with(connector) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
-        assert!(told.contains("eBPF by tracepoints is not used: ") && told.contains("mount -t tracefs"), "{told}");
+        assert!(told.starts_with(no_btf) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        let told = in_a_world(&[empty_types]);
+        assert!(told.starts_with(no_btf) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
     }
     let told = survey(&no_rights);
     assert!(told.starts_with(connector) && told.contains("give it CAP_BPF and CAP_PERFMON"), "{told}");

@@ -1,7 +1,7 @@
 //! `ProcessCreate`: one event for every program that is executed.
 //!
 //! Four back ends tell that something ran, the best first: [`probe`], where a program in the kernel writes down what
-//! ran; [`tracepoints`], where another one writes down what it can without the kernel's types; [`connector`], where
+//! ran; [`nobtf`], where another one writes down what it can without the kernel's types; [`connector`], where
 //! the kernel says that something did; and [`poll`], a repeated look at `/proc`. Each gives an [`image`], read from
 //! `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
 
@@ -23,9 +23,9 @@ pub mod image;
 
 mod layout;
 
-pub mod poll;
+pub mod nobtf;
 
-pub mod tracepoints;
+pub mod poll;
 
 use std::sync::Arc;
 use std::thread;
@@ -56,7 +56,7 @@ pub struct ProcessCreate;
 /// A back end with what it needs.
 enum Backend {
     Bpf(Box<Probe>),
-    Tracepoints(Box<Probe>),
+    BpfNoBtf(Box<Probe>),
     Connector(Connector),
     Poll,
 }
@@ -102,7 +102,7 @@ impl Backend {
     fn kind(&self) -> ProcessBackend {
         match self {
             Backend::Bpf(_) => ProcessBackend::Bpf,
-            Backend::Tracepoints(_) => ProcessBackend::Tracepoints,
+            Backend::BpfNoBtf(_) => ProcessBackend::BpfNoBtf,
             Backend::Connector(_) => ProcessBackend::Connector,
             Backend::Poll => ProcessBackend::Poll,
         }
@@ -118,7 +118,7 @@ impl Choice {
     fn lacks(&self, root: &Root) -> Vec<String> {
         let gap = match &self.backend {
             Backend::Bpf(_) => None,
-            Backend::Tracepoints(probe) => Some(tracepoints::gap(probe.kind).to_owned()),
+            Backend::BpfNoBtf(_) => Some(nobtf::GAP.to_owned()),
             Backend::Connector(_) => Some(connector::GAP.to_owned()),
             Backend::Poll => Some(poll::GAP.to_owned()),
         };
@@ -135,7 +135,7 @@ impl Choice {
 fn name(backend: ProcessBackend) -> &'static str {
     match backend {
         ProcessBackend::Auto | ProcessBackend::Bpf => probe::NAME,
-        ProcessBackend::Tracepoints => tracepoints::NAME,
+        ProcessBackend::BpfNoBtf => nobtf::NAME,
         ProcessBackend::Connector => connector::NAME,
         ProcessBackend::Poll => poll::NAME,
     }
@@ -159,7 +159,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let mut settings = cx.settings.clone();
         let observed = async {
             match choice.backend {
-                Backend::Bpf(probe) | Backend::Tracepoints(probe) => bpf::observe(&cx, *probe).await,
+                Backend::Bpf(probe) | Backend::BpfNoBtf(probe) => bpf::observe(&cx, *probe).await,
                 Backend::Connector(socket) => connector::observe(&cx, socket).await,
                 Backend::Poll => poll::observe(&cx).await,
             }
@@ -209,7 +209,7 @@ fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String
         return open(root, wanted).map(|backend| Choice { backend, passed_over: Vec::new() }).map_err(Failure);
     }
     let mut passed_over = Vec::new();
-    for kind in [ProcessBackend::Bpf, ProcessBackend::Tracepoints, ProcessBackend::Connector] {
+    for kind in [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Connector] {
         let failed = broken.iter().find(|(failed, _)| *failed == kind).map(|(_, why)| why.clone());
         match failed.map_or_else(|| open(root, kind), Err) {
             Ok(backend) => return Ok(Choice { backend, passed_over }),
@@ -223,7 +223,7 @@ fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String
 fn open(root: &Root, kind: ProcessBackend) -> Result<Backend, String> {
     match kind {
         ProcessBackend::Auto | ProcessBackend::Bpf => Probe::load(root).map(|probe| Backend::Bpf(Box::new(probe))),
-        ProcessBackend::Tracepoints => tracepoints::load(root).map(|probe| Backend::Tracepoints(Box::new(probe))),
+        ProcessBackend::BpfNoBtf => nobtf::load(root).map(|probe| Backend::BpfNoBtf(Box::new(probe))),
         ProcessBackend::Connector if !root.is_host() => {
             Err("the netlink process connector tells only of the running machine".to_owned())
         }
@@ -391,6 +391,11 @@ pub mod tests {
     #[tokio::test]
     async fn a_program_in_the_kernel_tells_of_a_shell() {
         tells_of_a_shell(ProcessBackend::Bpf).await;
+    }
+
+    #[tokio::test]
+    async fn a_program_that_knows_no_types_tells_of_a_shell() {
+        tells_of_a_shell(ProcessBackend::BpfNoBtf).await;
     }
 
     #[tokio::test]
@@ -566,7 +571,7 @@ pub mod tests {
         let survey = ProcessCreate.survey(&elsewhere, &auto);
         assert_eq!(survey.backend, poll::NAME);
         assert!(survey.lacks[1].starts_with("eBPF is not used: "), "{survey:?}");
-        assert!(survey.lacks[2].starts_with("eBPF by tracepoints is not used: "), "{survey:?}");
+        assert!(survey.lacks[2].starts_with("eBPF without BTF is not used: "), "{survey:?}");
         assert!(survey.lacks[3].starts_with("netlink process connector is not used: "), "{survey:?}");
         let forced = Settings { process_backend: ProcessBackend::Connector, ..auto };
         assert_eq!(ProcessCreate.survey(&elsewhere, &forced).backend, connector::NAME);

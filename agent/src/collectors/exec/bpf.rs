@@ -1,4 +1,4 @@
-//! Execs as programs in the kernel write them down (`probe`, and `tracepoints` for kernels without types).
+//! Execs as programs in the kernel write them down (`probe`, and `nobtf` for kernels without types).
 //!
 //! ```text
 //! exec, in the kernel --record--> ring, 1 MiB --batch--> this task --bounded queue--> recorder
@@ -27,7 +27,7 @@ use super::drops::Drops;
 use super::event::process_create;
 use super::glance::Glance;
 use super::image::{Image, is_foreign};
-use super::probe::{Probe, Records};
+use super::probe::Probe;
 use super::report_running;
 
 /// How long records may come together.
@@ -46,9 +46,7 @@ const TICK_NS: u64 = super::TICK_US * 1000;
 /// Reports execs until dropped or until the recorder is gone.
 pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
     let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure(&error))?;
-    // Where the kernel sends no arguments they are read while the process is there: then no records come together.
-    let is_patient = probe.kind != Records::WithoutArguments;
-    let glance = (probe.kind != Records::Whole).then(Glance::default);
+    let glance = (!probe.is_whole).then(Glance::default);
     let mut watch = Watch { cx, probe, glance, readiness, noted: 0, drops: Drops::default() };
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
@@ -59,9 +57,6 @@ pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
             Some(0) => watch.woken(LOOK).await?,
             Some(_) => {}
             None => return Ok(()),
-        }
-        if !is_patient {
-            continue;
         }
         // Awake, until nothing came in a while.
         loop {
@@ -220,7 +215,7 @@ fn completed(root: &Root, record: &ExecRecord, image: Image) -> Image {
         None => Image::read(root, record.pid),
     };
     let is_same = read.stat.as_ref().zip(image.stat.as_ref()).is_some_and(|(now, then)| {
-        let is_there = [0, record.arguments_at].contains(&now.arguments_at);
+        let is_there = [0, record.arguments_at].contains(&now.arguments_at());
         is_there && (&now.name, now.start_ticks) == (&then.name, then.start_ticks)
     });
     if !is_same {

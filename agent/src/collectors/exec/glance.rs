@@ -1,4 +1,4 @@
-//! Execs of which the kernel tells little (`tracepoints`), completed from `/proc` while the process is there.
+//! Execs of which the kernel tells little (`nobtf`), completed from `/proc` while the process is there.
 //!
 //! What `/proc` shows may be of another program already, because a process can execute as often as it likes. So what
 //! was seen counts only when no later exec of the process is in the ring after the look, and when its arguments lie
@@ -112,7 +112,7 @@ fn whole(exec: &ExecRecord, mut seen: Image, later: &BTreeSet<i32>) -> Image {
 /// Whether an image is that of an exec, as far as can be told.
 fn is_of(image: &Image, exec: &ExecRecord) -> bool {
     let Some(stat) = &image.stat else { return false };
-    match (exec.arguments_at, stat.arguments_at) {
+    match (exec.arguments_at, stat.arguments_at()) {
         (0, _) | (_, 0) => stat.name == exec.name,
         (then, now) => then == now,
     }
@@ -194,13 +194,13 @@ mod tests {
         let stat = own.stat.clone().unwrap();
         let by_name = |name: &[u8]| ExecRecord { name: name.to_vec(), ..exec(pid, "/evil") };
         let by_place = |arguments_at| ExecRecord { arguments_at, ..exec(pid, "/evil") };
-        let right = || by_place(stat.arguments_at);
+        let right = || by_place(stat.arguments_at());
         let mut told = Vec::new();
         for (records, later) in [
             (vec![right()], vec![]),
             (vec![by_name(&stat.name)], vec![]),
             (vec![by_name(b"other")], vec![]),
-            (vec![by_place(stat.arguments_at + 1)], vec![]),
+            (vec![by_place(stat.arguments_at() + 1)], vec![]),
             (vec![right(), right()], vec![]),
             (vec![right()], vec![right()]),
         ] {

@@ -148,7 +148,7 @@ fn complete(process: &Process, mut area: ArgumentArea, stat: Option<&Stat>) -> A
         return area;
     }
     let (head, tail) = (HEAD_BYTES as u64, TAIL_BYTES as u64);
-    let known = stat.map_or(0, |stat| stat.argument_bytes);
+    let known = stat.map_or(0, |stat| stat.argument_bytes());
     let tail_at = known.saturating_sub(tail).max(head);
     let read = || -> io::Result<Vec<u8>> {
         let mut file = process.open_relative("cmdline").map_err(io::Error::other)?;

@@ -1,10 +1,10 @@
-//! Where the kernel keeps the place of a process's arguments, found out without its types (`bpf/peek.bpf.c`).
+//! Where the kernel keeps the number of a process and the place of its arguments, found out without its types (`bpf/peek.bpf.c`).
 //!
 //! The agent looks into what the kernel keeps of the agent, for what `/proc/self/stat` says has to be there:
 //!
 //! ```text
-//! struct task_struct { ... mm, active_mm ... }                         twice the same pointer
-//! struct mm_struct   { ... arg_start, arg_end, env_start, env_end ... }   three numbers that are known
+//! struct task_struct { ... pid, tgid ... mm, active_mm ... }              two numbers; twice the same pointer
+//! struct mm_struct   { ... arg_start, arg_end, env_start, env_end ... }   four numbers
 //! ```
 //!
 //! Only a pointer that stands there twice is followed: what is read at any other number may be the register of a device.
@@ -14,7 +14,7 @@ use std::{fs, mem, process, thread};
 
 use aya::EbpfLoader;
 use aya::maps::{Array, MapData};
-use aya::programs::TracePoint;
+use aya::programs::RawTracePoint;
 use collector_common::parse::proc_pid::Stat;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/peek.bpf.o");
@@ -25,7 +25,9 @@ const PIECE_BYTES: usize = 2048;
 type Peek = [u64; 4 + PIECE_BYTES / 8];
 
 /// Where it is, and what is there.
-type Piece = (usize, Vec<usize>);
+type Piece = (usize, Vec<u8>);
+
+type Failed = Box<dyn Error + Send + Sync>;
 
 /// How far into a `task_struct` is looked.
 const PIECES: usize = 4;
@@ -33,6 +35,8 @@ const PIECES: usize = 4;
 /// Offsets in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
+    /// Of `pid` in `struct task_struct`.
+    pub pid_at: u32,
     /// Of `mm` in `struct task_struct`.
     pub mm_at: u32,
     /// Of `arg_start` in `struct mm_struct`.
@@ -40,32 +44,43 @@ pub struct Layout {
 }
 
 /// Finds out. `None` when the kernel keeps things in another way than it has for twenty years.
-pub fn find() -> Result<Option<Layout>, Box<dyn Error>> {
+///
+/// In a thread of its own, whose number is not that of the process.
+pub fn find() -> Result<Option<Layout>, Failed> {
+    thread::Builder::new().spawn(find_here)?.join().unwrap_or_else(|_| Err("a thread died".into()))
+}
+
+fn find_here() -> Result<Option<Layout>, Failed> {
     let stat = Stat::parse(&fs::read("/proc/self/stat")?).ok_or("/proc/self/stat cannot be read")?;
-    let (start, end) = (stat.arguments_at, stat.arguments_at.saturating_add(stat.argument_bytes));
-    let known = [start, end, end].map(|word| usize::try_from(word).unwrap_or(0));
+    let known = stat.places.map(|place| usize::try_from(place).unwrap_or(0));
+    let thread = fs::read_link("/proc/thread-self")?.file_name().and_then(|name| name.to_str()?.parse().ok());
+    let numbers: [u32; 2] = [thread.ok_or("/proc/thread-self names no thread")?, process::id()];
     let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
-    let program: &mut TracePoint = object.program_mut("on_peek").ok_or("no such program")?.try_into()?;
+    let program: &mut RawTracePoint = object.program_mut("on_peek").ok_or("no such program")?.try_into()?;
     program.load()?;
-    program.attach("sched", "sched_process_fork")?;
+    program.attach("sched_process_fork")?;
     let mut peeks: Array<MapData, Peek> = Array::try_from(object.take_map("peeks").ok_or("no such map")?)?;
+    let (mut pid_at, mut mm_at) = (None, None);
     for piece in 0..PIECES {
         // A word more than once, because two neighbours are looked for.
         let offset = piece * (PIECE_BYTES - WORD_BYTES);
-        let Some((task, words)) = look(&mut peeks, 0, offset)? else { break };
-        for (index, pointer) in twice(&words, task) {
-            let Some((_, words)) = look(&mut peeks, pointer, 0)? else { continue };
-            if let Some(place) = words.windows(known.len()).position(|words| words == known) {
-                let mm_at = u32::try_from(offset + index * WORD_BYTES)?;
-                return Ok(Some(Layout { mm_at, arg_start_at: u32::try_from(place * WORD_BYTES)? }));
-            }
+        let Some((task, bytes)) = look(&mut peeks, 0, offset)? else { break };
+        let place =
+            bytes.as_chunks().0.windows(2).position(|pair| [pair[0], pair[1]].map(u32::from_ne_bytes) == numbers);
+        pid_at = pid_at.or(place.map(|place| offset + place * size_of::<u32>()));
+        for (index, pointer) in twice(&words(&bytes), task) {
+            let Some((_, bytes)) = look(&mut peeks, pointer, 0)? else { continue };
+            let place = words(&bytes).windows(known.len()).position(|words| words == known);
+            mm_at = mm_at.or(place.map(|place| (offset + index * WORD_BYTES, place * WORD_BYTES)));
         }
     }
-    Ok(None)
+    let Some((pid_at, (mm_at, arg_start_at))) = pid_at.zip(mm_at) else { return Ok(None) };
+    let narrow = u32::try_from;
+    Ok(Some(Layout { pid_at: narrow(pid_at)?, mm_at: narrow(mm_at)?, arg_start_at: narrow(arg_start_at)? }))
 }
 
 /// Reads a piece of the kernel's memory, at 0 of what it keeps of this thread: where that was, and what is there.
-fn look(peeks: &mut Array<MapData, Peek>, at: usize, offset: usize) -> Result<Option<Piece>, Box<dyn Error>> {
+fn look(peeks: &mut Array<MapData, Peek>, at: usize, offset: usize) -> Result<Option<Piece>, Failed> {
     let mut peek: Peek = [0; 4 + PIECE_BYTES / 8];
     (peek[0], peek[2], peek[3]) = (u64::from(process::id()), u64::try_from(at)?, u64::try_from(offset)?);
     peeks.set(0, peek, 0)?;
@@ -75,9 +90,13 @@ fn look(peeks: &mut Array<MapData, Peek>, at: usize, offset: usize) -> Result<Op
     if peek[1] == 0 {
         return Ok(None);
     }
-    let bytes: Vec<u8> = peek[4..].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let words = bytes.as_chunks().0.iter().map(|word| usize::from_ne_bytes(*word)).collect();
-    Ok(Some((usize::try_from(peek[2])?, words)))
+    let bytes = peek[4..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    // A kernel of 32 bits tells its pointers with 32 more, which are a sign.
+    Ok(Some((usize::try_from(peek[2] & usize::MAX as u64)?, bytes)))
+}
+
+fn words(bytes: &[u8]) -> Vec<usize> {
+    bytes.as_chunks().0.iter().map(|word| usize::from_ne_bytes(*word)).collect()
 }
 
 /// What stands somewhere twice in a row and could be a pointer to something else than the task itself, as the ends of

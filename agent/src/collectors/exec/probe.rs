@@ -1,5 +1,5 @@
 //! The program in the kernel that writes a record for every exec (`bpf/exec.bpf.c`): brought in, and taken out when
-//! dropped. Where the kernel does not tell its types there is another one, see `tracepoints`.
+//! dropped. Where the kernel does not tell its types there is another one, see `nobtf`.
 //!
 //! The object holds no offsets. Which field of which structure is meant is put in by `aya`, from the types the running
 //! kernel describes itself with. For that moment it needs some 20 MB.
@@ -39,23 +39,12 @@ const CAP_BPF: u32 = 39;
 /// The words for `status` and `check`.
 pub const NAME: &str = "eBPF";
 
-/// What the records of a program tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Records {
-    /// All there is to know.
-    Whole,
-    /// The path that was asked for and the arguments.
-    WithoutPath,
-    /// The path that was asked for.
-    WithoutArguments,
-}
-
 /// The program at work. It stops when this is dropped.
 pub struct Probe {
     /// Its records.
     pub records: RingBuf<MapData>,
-    /// What they tell.
-    pub kind: Records,
+    /// Whether they tell all there is to know.
+    pub is_whole: bool,
     shared: Array<MapData, u64>,
     _attached: Box<dyn Send + Sync>,
 }
@@ -69,7 +58,7 @@ impl Probe {
         may_be_used(root)?;
         // The program copies pointers of 64 bits.
         if cfg!(not(target_pointer_width = "64")) {
-            return Err("the BPF program that needs no tracefs is for 64-bit systems".to_owned());
+            return Err("the BPF program that tells all is for 64-bit systems".to_owned());
         }
         fs::metadata(TYPES).map_err(|error| {
             format!("the kernel does not tell its types in {TYPES} ({error}): this needs CONFIG_DEBUG_INFO_BTF=y")
@@ -79,7 +68,7 @@ impl Probe {
         loaded.map_err(|error| words(error.as_ref()))
     }
 
-    fn attach() -> Result<Probe, Box<dyn Error>> {
+    fn attach() -> Result<Probe, Box<dyn Error + Send + Sync>> {
         // The loader reads the types too, but goes on without when it cannot, and the program would read what lies at
         // some other kernel's offsets. One after the other, because each takes as much memory as both should.
         drop(Btf::from_sys_fs()?);
@@ -88,14 +77,18 @@ impl Probe {
         program.load()?;
         let link = program.attach("sched_process_exec")?;
         let attached = Box::new(program.take_link(link)?);
-        Probe::of(&mut object, Records::Whole, attached)
+        Probe::of(&mut object, true, attached)
     }
 
     /// An object that was brought in.
-    pub fn of(object: &mut Ebpf, kind: Records, attached: Box<dyn Send + Sync>) -> Result<Probe, Box<dyn Error>> {
+    pub fn of(
+        object: &mut Ebpf,
+        is_whole: bool,
+        attached: Box<dyn Send + Sync>,
+    ) -> Result<Probe, Box<dyn Error + Send + Sync>> {
         let mut map = |name: &str| object.take_map(name).ok_or(EbpfError::NoBTF);
         let (records, shared) = (RingBuf::try_from(map("events")?)?, Array::try_from(map("shared")?)?);
-        Ok(Probe { records, kind, shared, _attached: attached })
+        Ok(Probe { records, is_whole, shared, _attached: attached })
     }
 
     /// How many records it had no room for.
@@ -138,7 +131,7 @@ pub fn words(error: &(dyn Error + 'static)) -> String {
     };
     let hint = match Errno::from_raw(system.raw_os_error().unwrap_or(0)) {
         Errno::EPERM | Errno::EACCES => ": is BPF forbidden by a seccomp filter or by the kernel's lockdown?",
-        Errno::EINVAL | Errno::ENOSYS => ": it needs Linux 5.8 with CONFIG_BPF_SYSCALL=y and CONFIG_PERF_EVENTS=y",
+        Errno::EINVAL | Errno::ENOSYS => ": it needs Linux 5.8 with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_EVENTS=y",
         _ => "",
     };
     format!("the kernel did not take the BPF program ({system}){hint}")
