@@ -5,7 +5,7 @@
  *
  * The few offsets are put in by the loader, which finds them out in its own process (peek.bpf.c). Nothing is read from
  * sys_enter_execve: that makes every system call of every process slower, reads memory that may not be there yet, and
- * needs tracefs and perf_event_open, which Debian forbids to all but root.
+ * needs tracefs and perf_event_open, which not every kernel leaves to a user other than root.
  */
 #include "record.h"
 

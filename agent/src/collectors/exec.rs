@@ -536,7 +536,8 @@ pub mod tests {
 
     #[test]
     fn what_failed_is_passed_over_for_a_while_and_named() {
-        let broken = [ProcessBackend::Bpf, ProcessBackend::Connector].map(|kind| (kind, "it broke".to_owned()));
+        let broken = [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Connector]
+            .map(|kind| (kind, "it broke".to_owned()));
         let Ok(choice) = choose(&Root::host(), ProcessBackend::Auto, &broken) else { panic!("something is left") };
         assert_eq!(choice.backend.kind(), ProcessBackend::Poll);
         assert!(choice.lacks(&Root::host()).contains(&"eBPF is not used: it broke".to_owned()));

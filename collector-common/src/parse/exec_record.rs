@@ -11,7 +11,7 @@
 //! file name, interpreter            one string with its NUL
 //! ```
 //!
-//! `bpf/exec_tracepoints.bpf.c` knows less: no path but the file name as it was asked for.
+//! `bpf/exec_nobtf.bpf.c` knows less: no path but the file name as it was asked for.
 
 use super::cmdline::ArgumentArea;
 
