@@ -8,8 +8,8 @@
 #define PEEK_BYTES 2048
 
 struct peek {
-    /* Whose; all others are none of its business. */
-    u64 process;
+    /* Whose, as the helper tells it; all others are none of its business. */
+    u64 thread;
     /* Whether bytes could be read. */
     u64 is_read;
     /* Where to read; 0 is the process itself, and then this says where that was. */
@@ -25,13 +25,13 @@ struct {
     TYPE(value, struct peek);
 } peeks SECTION(".maps");
 
-/* In the process that makes another one or a thread. */
+/* In the thread that makes another one. */
 SECTION("raw_tp/sched_process_fork")
 int on_peek(u64 *arguments __attribute__((unused)))
 {
     u32 zero = 0;
     struct peek *peek = bpf_map_lookup_elem(&peeks, &zero);
-    if (!peek || peek->process != bpf_get_current_pid_tgid() >> 32)
+    if (!peek || peek->thread != bpf_get_current_pid_tgid())
         return 0;
     if (!peek->at)
         peek->at = bpf_get_current_task();

@@ -20,7 +20,7 @@ use collector_common::parse::proc_pid::Stat;
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../bpf/peek.bpf.o");
 
 const WORD_BYTES: usize = size_of::<usize>();
-/// `struct peek`: process, whether it was read, where, offset, and what was there.
+/// `struct peek`: thread, whether it was read, where, offset, and what was there.
 const PIECE_BYTES: usize = 2048;
 type Peek = [u64; 4 + PIECE_BYTES / 8];
 
@@ -55,6 +55,7 @@ fn find_here() -> Result<Option<Layout>, Failed> {
     let known = stat.places.map(|place| usize::try_from(place).unwrap_or(0));
     let thread = fs::read_link("/proc/thread-self")?.file_name().and_then(|name| name.to_str()?.parse().ok());
     let numbers: [u32; 2] = [thread.ok_or("/proc/thread-self names no thread")?, process::id()];
+    let own = u64::from(numbers[1]) << 32 | u64::from(numbers[0]);
     let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
     let program: &mut RawTracePoint = object.program_mut("on_peek").ok_or("no such program")?.try_into()?;
     program.load()?;
@@ -64,12 +65,12 @@ fn find_here() -> Result<Option<Layout>, Failed> {
     for piece in 0..PIECES {
         // A word more than once, because two neighbours are looked for.
         let offset = piece * (PIECE_BYTES - WORD_BYTES);
-        let Some((task, bytes)) = look(&mut peeks, 0, offset)? else { break };
+        let Some((task, bytes)) = look(&mut peeks, own, 0, offset)? else { break };
         let place =
             bytes.as_chunks().0.windows(2).position(|pair| [pair[0], pair[1]].map(u32::from_ne_bytes) == numbers);
         pid_at = pid_at.or(place.map(|place| offset + place * size_of::<u32>()));
         for (index, pointer) in twice(&words(&bytes), task) {
-            let Some((_, bytes)) = look(&mut peeks, pointer, 0)? else { continue };
+            let Some((_, bytes)) = look(&mut peeks, own, pointer, 0)? else { continue };
             let place = words(&bytes).windows(known.len()).position(|words| words == known);
             mm_at = mm_at.or(place.map(|place| (offset + index * WORD_BYTES, place * WORD_BYTES)));
         }
@@ -79,10 +80,10 @@ fn find_here() -> Result<Option<Layout>, Failed> {
     Ok(Some(Layout { pid_at: narrow(pid_at)?, mm_at: narrow(mm_at)?, arg_start_at: narrow(arg_start_at)? }))
 }
 
-/// Reads a piece of the kernel's memory, at 0 of what it keeps of this thread: where that was, and what is there.
-fn look(peeks: &mut Array<MapData, Peek>, at: usize, offset: usize) -> Result<Option<Piece>, Failed> {
+/// Reads a piece of the kernel's memory, at 0 of what it keeps of this thread, `own`: where that was, and what is there.
+fn look(peeks: &mut Array<MapData, Peek>, own: u64, at: usize, offset: usize) -> Result<Option<Piece>, Failed> {
     let mut peek: Peek = [0; 4 + PIECE_BYTES / 8];
-    (peek[0], peek[2], peek[3]) = (u64::from(process::id()), u64::try_from(at)?, u64::try_from(offset)?);
+    (peek[0], peek[2], peek[3]) = (own, u64::try_from(at)?, u64::try_from(offset)?);
     peeks.set(0, peek, 0)?;
     // The program runs in who makes a thread.
     thread::Builder::new().stack_size(16 * 1024).spawn(|| ())?.join().map_err(|_| "a thread died")?;
