@@ -407,10 +407,15 @@ pub mod tests {
     /// one may show in another.
     #[tokio::test]
     async fn long_arguments_under_load_are_each_their_own() {
-        if !works(ProcessBackend::Bpf) {
-            return;
+        for kind in [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf] {
+            if works(kind) {
+                long_arguments_under_load(kind).await;
+            }
         }
-        let (cx, mut events) = context(ProcessBackend::Bpf);
+    }
+
+    async fn long_arguments_under_load(kind: ProcessBackend) {
+        let (cx, mut events) = context(kind);
         let (state, losses) = (cx.state.clone(), cx.out.losses());
         let running = tokio::spawn(ProcessCreate.run(cx));
         until_running(&state).await;
