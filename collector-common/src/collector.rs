@@ -95,6 +95,8 @@ pub enum ProcessBackend {
     Auto,
     /// A BPF program in the kernel.
     Bpf,
+    /// One that does without the kernel's types.
+    BpfNoBtf,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.

@@ -150,6 +150,11 @@ fn the_program_in_the_kernel_tells_what_executed_however_it_was_done() {
 }
 
 #[test]
+fn the_program_that_knows_no_types_tells_what_executed_however_it_was_done() {
+    told_right("bpfNoBtf");
+}
+
+#[test]
 fn the_connector_tells_what_executed_however_it_was_done() {
     told_right("connector");
 }
@@ -175,22 +180,27 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
         return;
     }
     let bpf = "ProcessCreate: eBPF\n";
+    let no_btf = "ProcessCreate: eBPF without BTF\n";
     let connector = "ProcessCreate: netlink process connector\n";
     let poll = "ProcessCreate: /proc, looked at twice a second\n";
-    let without = |types: &str| format!("mount -t tmpfs none /sys/kernel/btf && {types} exec \"$0\" \"$@\"");
-    let (no_types, empty) = (without(""), without(": >/sys/kernel/btf/vmlinux &&"));
+    let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; :";
+    let no_types = "mount -t tmpfs none /sys/kernel/btf";
+    let empty_types = "mount -t tmpfs none /sys/kernel/btf && : >/sys/kernel/btf/vmlinux";
+    let in_a_world = |mounts: &[&str]| {
+        let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
+        survey(&["unshare", "--mount", "sh", "-c", &script])
+    };
     let no_rights = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"];
     // The namespace has to be made before the right to make it is given up.
     let no_network = [&["unshare", "--net"], &no_rights[..]].concat();
 
     if Path::new("/sys/kernel/btf/vmlinux").exists() {
         assert_eq!(survey(&[]), bpf);
-        let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"";
-        assert_eq!(survey(&["unshare", "--mount", "sh", "-c", no_tracefs]), bpf);
-        let told = survey(&["unshare", "--mount", "sh", "-c", &empty]);
-        assert!(told.starts_with(connector) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
-        let told = survey(&["unshare", "--mount", "sh", "-c", &no_types]);
-        assert!(told.starts_with(connector) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        assert_eq!(in_a_world(&[no_tracefs]), bpf);
+        let told = in_a_world(&[no_tracefs, no_types]);
+        assert!(told.starts_with(no_btf) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        let told = in_a_world(&[empty_types]);
+        assert!(told.starts_with(no_btf) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
     }
     let told = survey(&no_rights);
     assert!(told.starts_with(connector) && told.contains("give it CAP_BPF and CAP_PERFMON"), "{told}");

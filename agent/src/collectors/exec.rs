@@ -1,8 +1,9 @@
 //! `ProcessCreate`: one event for every program that is executed.
 //!
-//! Three back ends tell that something ran, the best first: [`bpf`], where a program in the kernel writes down what
-//! ran; [`connector`], where the kernel says that something did; and [`poll`], a repeated look at `/proc`. Each gives
-//! an [`image`], read from `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
+//! Four back ends tell that something ran, the best first: [`probe`], where a program in the kernel writes down what
+//! ran; [`nobtf`], where another one writes down what it can without the kernel's types; [`connector`], where
+//! the kernel says that something did; and [`poll`], a repeated look at `/proc`. Each gives an [`image`], read from
+//! `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
 
 pub mod bpf;
 
@@ -16,7 +17,13 @@ pub mod drops;
 
 pub mod event;
 
+mod glance;
+
 pub mod image;
+
+mod layout;
+
+pub mod nobtf;
 
 pub mod poll;
 
@@ -49,6 +56,7 @@ pub struct ProcessCreate;
 /// A back end with what it needs.
 enum Backend {
     Bpf(Box<Probe>),
+    BpfNoBtf(Box<Probe>),
     Connector(Connector),
     Poll,
 }
@@ -94,6 +102,7 @@ impl Backend {
     fn kind(&self) -> ProcessBackend {
         match self {
             Backend::Bpf(_) => ProcessBackend::Bpf,
+            Backend::BpfNoBtf(_) => ProcessBackend::BpfNoBtf,
             Backend::Connector(_) => ProcessBackend::Connector,
             Backend::Poll => ProcessBackend::Poll,
         }
@@ -109,6 +118,7 @@ impl Choice {
     fn lacks(&self, root: &Root) -> Vec<String> {
         let gap = match &self.backend {
             Backend::Bpf(_) => None,
+            Backend::BpfNoBtf(_) => Some(nobtf::GAP.to_owned()),
             Backend::Connector(_) => Some(connector::GAP.to_owned()),
             Backend::Poll => Some(poll::GAP.to_owned()),
         };
@@ -124,7 +134,8 @@ impl Choice {
 
 fn name(backend: ProcessBackend) -> &'static str {
     match backend {
-        ProcessBackend::Auto | ProcessBackend::Bpf => bpf::NAME,
+        ProcessBackend::Auto | ProcessBackend::Bpf => probe::NAME,
+        ProcessBackend::BpfNoBtf => nobtf::NAME,
         ProcessBackend::Connector => connector::NAME,
         ProcessBackend::Poll => poll::NAME,
     }
@@ -148,7 +159,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let mut settings = cx.settings.clone();
         let observed = async {
             match choice.backend {
-                Backend::Bpf(probe) => bpf::observe(&cx, *probe).await,
+                Backend::Bpf(probe) | Backend::BpfNoBtf(probe) => bpf::observe(&cx, *probe).await,
                 Backend::Connector(socket) => connector::observe(&cx, socket).await,
                 Backend::Poll => poll::observe(&cx).await,
             }
@@ -198,7 +209,7 @@ fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String
         return open(root, wanted).map(|backend| Choice { backend, passed_over: Vec::new() }).map_err(Failure);
     }
     let mut passed_over = Vec::new();
-    for kind in [ProcessBackend::Bpf, ProcessBackend::Connector] {
+    for kind in [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Connector] {
         let failed = broken.iter().find(|(failed, _)| *failed == kind).map(|(_, why)| why.clone());
         match failed.map_or_else(|| open(root, kind), Err) {
             Ok(backend) => return Ok(Choice { backend, passed_over }),
@@ -212,6 +223,7 @@ fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String
 fn open(root: &Root, kind: ProcessBackend) -> Result<Backend, String> {
     match kind {
         ProcessBackend::Auto | ProcessBackend::Bpf => Probe::load(root).map(|probe| Backend::Bpf(Box::new(probe))),
+        ProcessBackend::BpfNoBtf => nobtf::load(root).map(|probe| Backend::BpfNoBtf(Box::new(probe))),
         ProcessBackend::Connector if !root.is_host() => {
             Err("the netlink process connector tells only of the running machine".to_owned())
         }
@@ -391,6 +403,11 @@ pub mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_that_knows_no_types_tells_of_a_shell() {
+        tells_of_a_shell(ProcessBackend::BpfNoBtf).await;
+    }
+
+    #[tokio::test]
     async fn the_kernel_announces_a_shell() {
         tells_of_a_shell(ProcessBackend::Connector).await;
     }
@@ -399,10 +416,15 @@ pub mod tests {
     /// one may show in another.
     #[tokio::test]
     async fn long_arguments_under_load_are_each_their_own() {
-        if !works(ProcessBackend::Bpf) {
-            return;
+        for kind in [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf] {
+            if works(kind) {
+                long_arguments_under_load(kind).await;
+            }
         }
-        let (cx, mut events) = context(ProcessBackend::Bpf);
+    }
+
+    async fn long_arguments_under_load(kind: ProcessBackend) {
+        let (cx, mut events) = context(kind);
         let (state, losses) = (cx.state.clone(), cx.out.losses());
         let running = tokio::spawn(ProcessCreate.run(cx));
         until_running(&state).await;
@@ -528,7 +550,8 @@ pub mod tests {
 
     #[test]
     fn what_failed_is_passed_over_for_a_while_and_named() {
-        let broken = [ProcessBackend::Bpf, ProcessBackend::Connector].map(|kind| (kind, "it broke".to_owned()));
+        let broken = [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Connector]
+            .map(|kind| (kind, "it broke".to_owned()));
         let Ok(choice) = choose(&Root::host(), ProcessBackend::Auto, &broken) else { panic!("something is left") };
         assert_eq!(choice.backend.kind(), ProcessBackend::Poll);
         assert!(choice.lacks(&Root::host()).contains(&"eBPF is not used: it broke".to_owned()));
@@ -563,7 +586,8 @@ pub mod tests {
         let survey = ProcessCreate.survey(&elsewhere, &auto);
         assert_eq!(survey.backend, poll::NAME);
         assert!(survey.lacks[1].starts_with("eBPF is not used: "), "{survey:?}");
-        assert!(survey.lacks[2].starts_with("netlink process connector is not used: "), "{survey:?}");
+        assert!(survey.lacks[2].starts_with("eBPF without BTF is not used: "), "{survey:?}");
+        assert!(survey.lacks[3].starts_with("netlink process connector is not used: "), "{survey:?}");
         let forced = Settings { process_backend: ProcessBackend::Connector, ..auto };
         assert_eq!(ProcessCreate.survey(&elsewhere, &forced).backend, connector::NAME);
     }

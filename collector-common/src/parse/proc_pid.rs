@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stat      4711 (na) me) S 1 4711 ...    the name may hold anything, the last `)` ends it; then state, ppid (4th),
-//!                                         flags (9th), starttime (22nd), arg_start (48th), arg_end (49th)
+//!                                         flags (9th), starttime (22nd), arg_start, arg_end, env_start, env_end (48th to 51st)
 //! status    Uid:\t1000\t0\t0\t0           real, effective, saved, file system
 //! loginuid  1000                          4294967295 when nobody logged in
 //! cgroup    0::/system.slice/docker-0123456789abcdef...64 hex digits....scope
@@ -27,8 +27,8 @@ pub struct Stat {
     /// When the process was made, in hundredths of a second since boot (`USER_HZ` is 100 on every architecture with
     /// a kernel of this century but alpha and ia64), suspend included.
     pub start_ticks: u64,
-    /// Length of the argument area in bytes; 0 when we may not know.
-    pub argument_bytes: u64,
+    /// Where the argument area begins and ends, and the same of the environment; 0 when we may not know.
+    pub places: [u64; 4],
     flags: u64,
 }
 
@@ -56,13 +56,23 @@ impl Stat {
             parent_pid: i32::try_from(number(4)?).ok()?,
             flags: number(9)?,
             start_ticks: number(22)?,
-            argument_bytes: number(49).unwrap_or(0).saturating_sub(number(48).unwrap_or(0)),
+            places: [48, 49, 50, 51].map(|field| number(field).unwrap_or(0)),
         })
     }
 
     /// What is known of a program that executed without asking this file.
     pub fn of_exec(name: Vec<u8>, parent_pid: i32, start_ticks: u64) -> Stat {
-        Stat { name, parent_pid, start_ticks, argument_bytes: 0, flags: 0 }
+        Stat { name, parent_pid, start_ticks, places: [0; 4], flags: 0 }
+    }
+
+    /// Where the argument area begins; 0 when we may not know.
+    pub fn arguments_at(&self) -> u64 {
+        self.places[0]
+    }
+
+    /// Length of the argument area in bytes; 0 when we may not know.
+    pub fn argument_bytes(&self) -> u64 {
+        self.places[1].saturating_sub(self.places[0])
     }
 
     /// Whether it still runs its parent's program.
@@ -158,7 +168,7 @@ mod tests {
     fn a_name_cannot_shift_the_fields() {
         let stat = Stat::parse(STAT).unwrap();
         assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (&b"a) S (b"[..], 12, 98_765));
-        assert_eq!(stat.argument_bytes, 17);
+        assert_eq!((stat.arguments_at(), stat.argument_bytes()), (1000, 17));
         assert!(stat.has_not_executed() && !stat.is_kernel_thread());
     }
 
@@ -174,7 +184,7 @@ mod tests {
     fn this_process_reads_like_a_process() {
         let stat = Stat::parse(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
         let cmdline = std::fs::read("/proc/self/cmdline").unwrap();
-        assert_eq!(stat.argument_bytes, cmdline.len() as u64);
+        assert_eq!(stat.argument_bytes(), cmdline.len() as u64);
         assert!(!stat.has_not_executed() && !stat.is_kernel_thread());
         assert!(stat.start_ticks > 0);
         assert_eq!(u32::try_from(stat.parent_pid).unwrap(), std::os::unix::process::parent_id());

@@ -18,7 +18,7 @@ use collector_common::root::Root;
 use procfs::process::Process;
 
 /// How much is read of the beginning and of the end of an argument area of up to 2 MiB or more: more than an event
-/// can show, and as much as `bpf/exec.bpf.c` reads. Long arguments must not cost more than short ones.
+/// can show, and as much as `bpf/record.h` says. Long arguments must not cost more than short ones.
 const HEAD_BYTES: usize = 6144;
 const TAIL_BYTES: usize = 2048;
 
@@ -30,6 +30,8 @@ const FILE_BYTES: usize = 8192;
 pub struct Image {
     /// The path of the program, as the process sees it. `/memfd:NAME` for one that never was a file.
     pub executable: Option<Vec<u8>>,
+    /// That path is only what was asked for: it may be a link, a script, or begin where the process is.
+    pub is_only_asked_for: bool,
     /// The file was deleted, or never was one.
     pub deleted: bool,
     /// Its arguments.
@@ -59,12 +61,22 @@ pub struct Image {
 impl Image {
     /// Reads what there is of a process. What disappears first is read first.
     pub fn read(root: &Root, pid: i32) -> Image {
+        Image::read_parts(root, pid, true)
+    }
+
+    /// The same without the arguments. Those lie in the memory of the process, which may be on a file system that
+    /// answers when it likes; nothing else here can hold the reader up.
+    pub fn read_without_arguments(root: &Root, pid: i32) -> Image {
+        Image::read_parts(root, pid, false)
+    }
+
+    fn read_parts(root: &Root, pid: i32, with_arguments: bool) -> Image {
         let proc = root.path("/proc");
         let directory = proc.join(pid.to_string());
         let Ok(process) = Process::new_with_root(directory.clone()) else {
             return Image::default();
         };
-        let area = arguments(&process);
+        let area = with_arguments.then(|| arguments(&process)).flatten();
         let link = process.exe().ok().map(|path| path.into_os_string().into_vec());
         let stat = file(&process, "stat").and_then(|text| Stat::parse(&text));
         let uids = file(&process, "status").and_then(|text| proc_pid::uids(&text));
@@ -76,6 +88,7 @@ impl Image {
         let (executable, deleted) = link.map_or((None, false), |link| without_mark(&directory, link));
         Image {
             executable,
+            is_only_asked_for: false,
             deleted,
             arguments: arguments.map(|area| complete(&process, area, stat.as_ref())),
             login_uid: file(&process, "loginuid").and_then(|text| proc_pid::login_uid(&text)),
@@ -135,7 +148,7 @@ fn complete(process: &Process, mut area: ArgumentArea, stat: Option<&Stat>) -> A
         return area;
     }
     let (head, tail) = (HEAD_BYTES as u64, TAIL_BYTES as u64);
-    let known = stat.map_or(0, |stat| stat.argument_bytes);
+    let known = stat.map_or(0, |stat| stat.argument_bytes());
     let tail_at = known.saturating_sub(tail).max(head);
     let read = || -> io::Result<Vec<u8>> {
         let mut file = process.open_relative("cmdline").map_err(io::Error::other)?;
@@ -161,7 +174,8 @@ fn without_mark(directory: &Path, link: Vec<u8>) -> (Option<Vec<u8>>, bool) {
     }
 }
 
-fn parent_executable(proc: &Path, pid: i32) -> Option<Vec<u8>> {
+/// The program of a process that is somebody's parent.
+pub fn parent_executable(proc: &Path, pid: i32) -> Option<Vec<u8>> {
     let link = fs::read_link(proc.join(pid.to_string()).join("exe")).ok()?.into_os_string().into_vec();
     Some(link.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(link))
 }
