@@ -6,4 +6,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ./need-packages.sh \
     gcc:gcc /usr/include/stdio.h:libc6-dev \
     mosquitto:mosquitto mosquitto_sub:mosquitto-clients \
-    sshd:openssh-server ssh:openssh-client busybox:busybox ss:iproute2 openssl:openssl
+    sshd:openssh-server ssh:openssh-client busybox:busybox auditd:auditd ss:iproute2 openssl:openssl

@@ -8,6 +8,7 @@ use collector_common::clock::Clock;
 use collector_common::collector::{Collector, Context, StateSlot, channel};
 use collector_common::event::kind::Category;
 use collector_common::root::Root;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -56,6 +57,9 @@ pub async fn run(request: Request) -> Result<(), String> {
     }
     let losses = out.losses();
     drop(out);
+    // Some back ends have to undo what they did to the machine.
+    let caught = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
+    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
     let mut failed = 0;
     let mut deadline = std::pin::pin!(async {
         match limit {
@@ -74,6 +78,8 @@ pub async fn run(request: Request) -> Result<(), String> {
                 failed += 1;
             },
             () = &mut deadline => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
         }
     }
     tasks.shutdown().await;

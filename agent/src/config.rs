@@ -333,6 +333,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
     let process_backend = match settings.collectors.process_backend {
         ProcessBackend::Auto => "auto",
         ProcessBackend::Bpf => "bpf",
+        ProcessBackend::Audit => "audit",
         ProcessBackend::Connector => "connector",
         ProcessBackend::Poll => "poll",
     };

@@ -91,6 +91,8 @@ pub enum ProcessBackend {
     Auto,
     /// A BPF program in the kernel.
     Bpf,
+    /// The kernel's audit.
+    Audit,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.

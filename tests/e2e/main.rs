@@ -9,6 +9,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/audit.rs"]
+mod audit;
 #[path = "../support/clock.rs"]
 mod clock;
 #[path = "../support/fake_broker.rs"]
@@ -28,6 +30,8 @@ mod wait;
 #[path = "../support/wire.rs"]
 mod wire;
 
+#[path = "audit.rs"]
+mod audit_stories;
 mod configuration;
 mod crash;
 mod delivery;

@@ -258,9 +258,10 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
             settings.collectors.process_backend = match word.as_deref() {
                 Some("auto") => ProcessBackend::Auto,
                 Some("bpf") => ProcessBackend::Bpf,
+                Some("audit") => ProcessBackend::Audit,
                 Some("connector") => ProcessBackend::Connector,
                 Some("poll") => ProcessBackend::Poll,
-                _ => return Err("\"auto\", \"bpf\", \"connector\" or \"poll\""),
+                _ => return Err("\"auto\", \"bpf\", \"audit\", \"connector\" or \"poll\""),
             };
         }
         "processExclude" => settings.process_exclude = process_rules(entry.value)?,

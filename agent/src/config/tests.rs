@@ -203,7 +203,7 @@ fn what_stops_the_agent_names_its_place() {
         ),
         (
             "{\"properties\": {\"desired\": {\"edgewarden\": {\n  \"processBackend\": \"auditd\"}}}}",
-            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"bpf\", \"connector\" or \
+            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"bpf\", \"audit\", \"connector\" or \
              \"poll\", found \"auditd\"",
         ),
         (
