@@ -116,6 +116,7 @@ impl Recorder {
                 entries.extend(self.prepare(draft, settings));
             }
         }
+        self.tell_noise();
         let mut rest = entries.as_mut_slice();
         // What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only:
         // killed between the two, the agent would have neither the events nor their number. So the number goes first.
@@ -128,6 +129,12 @@ impl Recorder {
             }
             let (done, _) = self.append_some(rest);
             rest = &mut rest[done..];
+        }
+    }
+
+    fn tell_noise(&mut self) {
+        if let Some(facts) = self.noise.news() {
+            self.counts.set_noise(facts);
         }
     }
 
@@ -248,6 +255,7 @@ impl Recorder {
         }
         let drafts = self.noise.drain(&self.clock, now);
         self.record_noise(drafts);
+        self.tell_noise();
         if timers.report_losses <= now {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
