@@ -133,6 +133,12 @@ impl Recorder {
     }
 
     fn tell_noise(&mut self) {
+        let flooded = self.noise.take_overflow();
+        if flooded > 0 {
+            let lane = lane_of(Kind::ProcessCreate, false, &self.settings.borrow()).unwrap_or(Lane::Low);
+            self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
+            self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
+        }
         if let Some(facts) = self.noise.news() {
             self.counts.set_noise(facts);
         }
@@ -309,10 +315,6 @@ impl Recorder {
             self.counts.add_collected(lane, kind, events);
             self.counts.add_lost(lane, kind, Cause::Overrun, events);
         }
-        let lane = lane_of(Kind::ProcessCreate, false, &settings).unwrap_or(Lane::Low);
-        let flooded = self.noise.take_overflow();
-        self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
-        self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
         let before = *self.counts.reported();
         if let Some((payload, said)) = self.counts.report() {
             let mut draft = Draft::new(self.clock.now(), payload);

@@ -183,6 +183,23 @@ pub fn survey(inside: &[&str]) -> String {
     of_ours.map(|line| line.trim_start().to_owned() + "\n").collect()
 }
 
+/// The published key of the micro agent: 1 is what works best, 2 netlink, 3 polling.
+#[test]
+fn the_twins_mode_chooses_the_back_end() {
+    let mut agent = Agent::new("press-77", connection(1));
+    agent.set("eventPriorityProcessCreate", serde_json::json!("Low"));
+    agent.own().as_object_mut().expect("an object").remove("processBackend");
+    for (mode, expected) in [(1, &["eBPF", "kernel audit", "netlink", "/proc"][..]), (2, &["netlink"]), (3, &["/proc"])]
+    {
+        agent.twin["properties"]["desired"]["Process_Mode"] = mode.into();
+        agent.write_twin();
+        let out = wait::output("check", Command::new(binary()).args(["check", "--config"]).arg(agent.config()));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let is_used = |backend: &str| text.contains(&format!("\n  ProcessCreate: {backend}"));
+        assert!(expected.iter().any(|backend| is_used(backend)), "{mode}: {text}");
+    }
+}
+
 #[test]
 fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
     if !nix::unistd::Uid::effective().is_root() {
