@@ -21,6 +21,15 @@ fn wait_backend(agent: &mut Agent, backend: &str) -> Value {
     process_create(&agent.wait_status(backend, is_used)).clone()
 }
 
+/// Waits until the agent owns audit, which is a moment after it has decided to.
+fn wait_owner(agent: &mut Agent) {
+    wait_backend(agent, "kernel audit, as its owner");
+    wait::until("rules of the agent", || match (owner(), rules()) {
+        (Some(_), rules) if rules.contains("b32") && rules.contains("b64") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 /// An agent that looks for execs by its own choice, without BPF.
 fn agent_without_bpf(device: &str, broker: &Mosquitto) -> Agent {
     let mut agent = Agent::new(device, connection(broker.port));
@@ -44,7 +53,7 @@ fn what_a_killed_agent_left_in_audit_is_undone_by_the_next() {
     agent.set("eventPriorityProcessCreate", json!("High"));
     agent.own()["processBackend"] = "audit".into();
     agent.start();
-    wait_backend(&mut agent, "kernel audit, as its owner");
+    wait_owner(&mut agent);
     agent.kill_9();
     assert!(rules().contains("edgewarden-"), "{}", rules());
     agent.own()["processBackend"] = "poll".into();
@@ -106,10 +115,10 @@ fn audit_goes_to_auditd_when_that_wants_it() {
     // Neither the connector nor a hub is there.
     agent.inside.splice(0..0, ["unshare", "--net"].map(str::to_owned));
     agent.start();
-    wait_backend(&mut agent, "kernel audit, as its owner");
-    assert!(owner().is_some());
-    let seconds = |agent: &mut Agent| process_create(&agent.status().unwrap())["gap"].as_str().unwrap().to_owned();
-    assert!(seconds(&mut agent).contains("netlink process connector is not used"));
+    wait_owner(&mut agent);
+    let status = agent.status().unwrap();
+    let gap = process_create(&status)["gap"].as_str().unwrap();
+    assert!(gap.contains("netlink process connector is not used"), "{gap}");
 
     audit.start_auditd();
     let fallen = wait_backend(&mut agent, "/proc");
@@ -128,6 +137,24 @@ fn audit_goes_to_auditd_when_that_wants_it() {
     });
     agent.terminate();
     audit.stop_auditd();
+}
+
+#[test]
+fn audit_stays_free_for_who_wanted_it_also_when_it_is_asked_for_by_name() {
+    let Some(mut audit) = Audit::hold() else { return };
+    let mut agent = Agent::new("press-78", connection(1));
+    agent.set("eventPriorityProcessCreate", json!("High"));
+    agent.own()["processBackend"] = "audit".into();
+    agent.start();
+    wait_owner(&mut agent);
+    audit.fail_to_start_auditd();
+    let is_left_free = |status: &Value| {
+        process_create(status)["reason"].as_str().is_some_and(|why| why.contains("(auditd) wanted to own it"))
+    };
+    agent.wait_status("the agent not to take audit again", is_left_free);
+    assert_eq!(owner(), None);
+    audit.start_auditd();
+    assert_eq!(owner(), Some(audit.auditd()));
 }
 
 #[test]

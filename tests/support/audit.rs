@@ -48,6 +48,24 @@ impl Audit {
 
     /// Starts Debian's auditd, with a log of its own and no rules, as its unit does: again when it fails.
     pub fn start_auditd(&mut self) {
+        wait::until("auditd to own audit", || {
+            let ended = self.auditd.as_mut().is_none_or(|auditd| auditd.try_wait().unwrap().is_some());
+            if ended {
+                self.auditd = Some(self.spawn_auditd());
+            }
+            let pid = self.auditd.as_ref().map(Child::id);
+            let said = || std::fs::read_to_string(self.dir.path().join("said")).unwrap();
+            if owner() == pid { Ok(()) } else { Err(format!("{:?} owns it; auditd {pid:?} said {}", owner(), said())) }
+        });
+    }
+
+    /// Starts auditd once, which must fail.
+    pub fn fail_to_start_auditd(&self) {
+        let ended = wait::end("auditd, which cannot have audit", &mut self.spawn_auditd());
+        assert!(!ended.success(), "{ended}");
+    }
+
+    fn spawn_auditd(&self) -> Child {
         let directory = self.dir.path();
         let conf = directory.join("auditd.conf");
         let log = directory.join("log");
@@ -58,18 +76,10 @@ impl Audit {
         );
         std::fs::write(&conf, text).unwrap();
         std::fs::set_permissions(&conf, Permissions::from_mode(0o640)).unwrap();
-        wait::until("auditd to own audit", || {
-            let said = || File::options().create(true).append(true).open(directory.join("said")).unwrap();
-            let ended = self.auditd.as_mut().is_none_or(|auditd| auditd.try_wait().unwrap().is_some());
-            if ended {
-                let mut command = Command::new("auditd");
-                command.arg("-n").arg("-c").arg(directory).stdin(Stdio::null()).stdout(said()).stderr(said());
-                self.auditd = Some(command.spawn().expect("auditd is needed: scripts/setup-test.sh installs it"));
-            }
-            let pid = self.auditd.as_ref().map(Child::id);
-            let text = || std::fs::read_to_string(directory.join("said")).unwrap();
-            if owner() == pid { Ok(()) } else { Err(format!("{:?} owns it; auditd {pid:?} said {}", owner(), text())) }
-        });
+        let said = || File::options().create(true).append(true).open(directory.join("said")).unwrap();
+        let mut command = Command::new("auditd");
+        command.arg("-n").arg("-c").arg(directory).stdin(Stdio::null()).stdout(said()).stderr(said());
+        command.spawn().expect("auditd is needed: scripts/setup-test.sh installs it")
     }
 
     /// Ends auditd.

@@ -200,6 +200,7 @@ impl Watch<'_> {
     fn wanted_by(&self, pid: &[u8]) -> Failure {
         let pid = pid.get(..4).and_then(|pid| pid.try_into().ok()).map_or(0, u32::from_ne_bytes);
         let other = named(&self.cx.root, pid);
+        owner::leave_to(other.clone());
         Failure(format!(
             "process {other} wants to own audit, so it was given back; if that one gave up, start it again"
         ))

@@ -7,6 +7,9 @@
 //!
 //! What was set before stands in the key of the rules, so there is no file that could be lost or tell of another boot.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use collector_common::parse::audit_control::{Change, Coverage, Mark, Rule, coverage};
 use collector_common::root::Root;
 use collector_common::sys::audit::{self, AuditError, Records};
@@ -21,6 +24,12 @@ const BACKLOG: u32 = 8192;
 const NO_WAIT: u32 = 0;
 
 const ON: u32 = 1;
+
+/// How long audit is left free when it was given back: who wants it has to try again, maybe by hand.
+const LEFT_FREE: Duration = Duration::from_secs(600);
+
+/// Whom it was given back to, and when.
+static GIVEN_BACK: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 
 /// Audit, as long as it is ours.
 #[derive(Debug)]
@@ -95,6 +104,17 @@ impl Drop for Owner {
             said(self.records.disown());
         }
     }
+}
+
+/// Remembers that another process wants audit, so that it can have it at its next attempt.
+pub fn leave_to(other: String) {
+    *GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), other));
+}
+
+/// Whom audit is left to at present.
+pub fn is_left_to() -> Option<String> {
+    let given_back = GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner);
+    given_back.as_ref().filter(|(since, _)| since.elapsed() < LEFT_FREE).map(|(_, other)| other.clone())
 }
 
 /// Undoes what agents left behind that were killed.

@@ -7,6 +7,7 @@ use collector_common::root::Root;
 use collector_common::sys::audit;
 
 use super::super::image::may;
+use super::owner;
 
 const CAP_AUDIT_CONTROL: u32 = 30;
 const CAP_AUDIT_READ: u32 = 37;
@@ -51,8 +52,14 @@ pub fn look(root: &Root, demand: Demand) -> Result<Way, String> {
     let rules = audit::rules().map_err(|error| error.to_string())?;
     let way = decide(status, &rules, is_alive(root, status.owner), demand)
         .map_err(|why| why.replace("{owner}", &named(root, status.owner)))?;
-    if let Way::Beside { .. } = way {
-        may_listen(root)?;
+    match (way, owner::is_left_to()) {
+        (Way::Beside { .. }, _) => may_listen(root)?,
+        (Way::Own, Some(other)) => {
+            return Err(format!(
+                "it is left free for ten minutes, because process {other} wanted to own it: start it again"
+            ));
+        }
+        (Way::Own, None) => {}
     }
     Ok(way)
 }
