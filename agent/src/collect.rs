@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use collector_common::clock::Clock;
 use collector_common::collector::{Collector, Context, StateSlot, channel};
-use collector_common::event::kind::Category;
+use collector_common::event::kind::{Category, Kind};
 use collector_common::root::Root;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -61,6 +61,12 @@ pub async fn run(request: Request) -> Result<(), String> {
     let caught = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
     let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
     let mut failed = 0;
+    let mut note = |ended| {
+        if let Ok((kind, Err(failure))) = ended {
+            warn!("{}: {failure}", Kind::name(kind));
+            failed += 1;
+        }
+    };
     let mut deadline = std::pin::pin!(async {
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -73,14 +79,15 @@ pub async fn run(request: Request) -> Result<(), String> {
                 Some(draft) => request.printer.print(draft)?,
                 None => break,
             },
-            Some(ended) = tasks.join_next() => if let Ok((kind, Err(failure))) = ended {
-                warn!("{}: {failure}", kind.name());
-                failed += 1;
-            },
+            Some(ended) = tasks.join_next() => note(ended),
             () = &mut deadline => break,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
+    }
+    // The queue ends with the last of them, and that may be noticed first.
+    while let Some(ended) = tasks.try_join_next() {
+        note(ended);
     }
     tasks.shutdown().await;
     while let Some(draft) = queue.recv().await {

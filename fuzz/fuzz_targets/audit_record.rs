@@ -1,14 +1,14 @@
 //! Records and rules of audit: what is kept of an exec is bounded, and comes from the records of that exec.
 #![no_main]
 
-use collector_common::parse::audit_control::{Coverage, Rule, Status, coverage};
+use collector_common::parse::audit_control::{Coverage, Rule, Status, abis, coverage};
 use collector_common::parse::audit_record::{Assembler, CWD, END, EXECVE, SYSCALL};
 use collector_common::parse::cmdline::{HEAD_BYTES, TAIL_BYTES};
 use libfuzzer_sys::fuzz_target;
 
 /// A line a record: its first byte says which kind, the rest is its text.
 fuzz_target!(|bytes: &[u8]| {
-    let mut assembler = Assembler::default();
+    let mut assembler = Assembler::new(abis("x86_64"));
     let mut execs = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         let Some((first, text)) = line.split_first() else { continue };

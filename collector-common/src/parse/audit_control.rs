@@ -105,6 +105,13 @@ pub struct Abi {
     calls: [u32; 2],
 }
 
+impl Abi {
+    /// Whether a call of an architecture is an exec.
+    pub fn is_exec(self, number: u32, call: u32) -> bool {
+        self.number == number && self.calls.contains(&call)
+    }
+}
+
 /// Which execs rules record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {

@@ -2,7 +2,7 @@
 //! share a number and may stand between those of other processors:
 //!
 //! ```text
-//! 1300 SYSCALL  audit(1364481363.243:24287): ... success=yes ... ppid=1 pid=42 auid=1000 uid=1000 gid=1000 euid=0 ...
+//! 1300 SYSCALL  audit(1364481363.243:24287): arch=c000003e syscall=59 success=yes ... ppid=1 pid=42 auid=1000 uid=1000 gid=1000 euid=0 ...
 //!                                            comm="cat" exe="/usr/bin/cat" subj=... key=...
 //! 1309 EXECVE   audit(1364481363.243:24287): argc=3 a0="cat" a1=61206220 a2_len=20000 a2[0]=7878 ...
 //! 1309 EXECVE   audit(1364481363.243:24287):  a2[1]=7878 ...
@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 
+use super::audit_control::Abi;
 use super::cmdline::{ArgumentArea, HEAD_BYTES, TAIL_BYTES};
 
 /// `AUDIT_SYSCALL` and its like (`include/uapi/linux/audit.h`).
@@ -68,31 +69,45 @@ pub struct Exec {
 }
 
 /// Puts records together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Assembler {
+    abis: &'static [Abi],
     /// The oldest first.
     pending: VecDeque<Pending>,
+    /// Execs of which the arguments came, and not which process it was.
+    lost: u64,
 }
 
 #[derive(Debug)]
 struct Pending {
     serial: u64,
     exec: Exec,
-    /// `None` until the system call turns out to be an exec.
+    /// By its number. One that cannot be told so is an exec when arguments come.
+    is_exec: bool,
     arguments: Option<Arguments>,
 }
 
 impl Assembler {
+    /// For records of a kernel with these architectures.
+    pub fn new(abis: &'static [Abi]) -> Assembler {
+        Assembler { abis, pending: VecDeque::new(), lost: 0 }
+    }
+
     /// Takes the text of one record and gives the exec that is complete with it, or that had to make room.
     pub fn take(&mut self, kind: u16, text: &[u8]) -> Option<Exec> {
         let (wall_us, serial, rest) = stamp(text)?;
         let words = || rest.split(u8::is_ascii_whitespace).filter_map(word);
         if kind == SYSCALL {
             let exec = syscall(wall_us, words())?;
-            self.pending.push_back(Pending { serial, exec, arguments: None });
+            let is_exec = is_exec(self.abis, words());
+            self.pending.push_back(Pending { serial, exec, is_exec, arguments: None });
             return if self.pending.len() > MAX_PENDING { self.pending.pop_front()?.finish() } else { None };
         }
-        let at = self.pending.iter().position(|pending| pending.serial == serial)?;
+        let Some(at) = self.pending.iter().position(|pending| pending.serial == serial) else {
+            let begins = kind == EXECVE && words().any(|(key, _)| key == b"argc");
+            self.lost = self.lost.saturating_add(begins.into());
+            return None;
+        };
         let pending = self.pending.get_mut(at)?;
         match kind {
             EXECVE => pending.arguments.get_or_insert_default().take(words()),
@@ -103,6 +118,11 @@ impl Assembler {
             _ => {}
         }
         None
+    }
+
+    /// How many execs are known of only by their arguments, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// Gives the execs whose last record did not come in time.
@@ -116,7 +136,8 @@ impl Assembler {
 
 impl Pending {
     fn finish(self) -> Option<Exec> {
-        Some(Exec { arguments: self.arguments?.finish(), ..self.exec })
+        let is_exec = self.is_exec || self.arguments.is_some();
+        is_exec.then(|| Exec { arguments: self.arguments.and_then(Arguments::finish), ..self.exec })
     }
 }
 
@@ -253,6 +274,18 @@ fn syscall<'a>(wall_us: i64, words: impl Iterator<Item = (&'a [u8], &'a [u8])> +
     })
 }
 
+/// `arch=c000003e syscall=59`
+fn is_exec<'a>(abis: &[Abi], words: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> bool {
+    let value = |wanted: &[u8]| {
+        let (_, value) = words.clone().find(|(key, _)| *key == wanted)?;
+        std::str::from_utf8(value).ok()
+    };
+    let arch = value(b"arch").and_then(|arch| u32::from_str_radix(arch, 16).ok());
+    let call = value(b"syscall").and_then(|call| call.parse().ok());
+    let (Some(arch), Some(call)) = (arch, call) else { return false };
+    abis.iter().any(|abi| abi.is_exec(arch, call))
+}
+
 fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -273,6 +306,7 @@ fn text_of(value: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse::audit_control::abis;
 
     fn record(serial: u64, rest: &str) -> Vec<u8> {
         format!("audit(1364481363.243:{serial}): {rest}").into_bytes()
@@ -289,7 +323,7 @@ mod tests {
 
     /// What comes of records of one exec, and of another that stands between them.
     fn exec_of(execve: &[&str]) -> Exec {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(abis("x86_64"));
         assert_eq!(assembler.take(SYSCALL, &syscall_of(7, 42)), None);
         assert_eq!(assembler.take(SYSCALL, &syscall_of(8, 43)), None);
         for rest in execve {
@@ -358,11 +392,12 @@ mod tests {
 
     #[test]
     fn a_failure_and_another_system_call_are_no_execs() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(abis("x86_64"));
         let failed = String::from_utf8(syscall_of(1, 9)).unwrap().replace("success=yes", "success=no");
         assembler.take(SYSCALL, failed.as_bytes());
         assert!(assembler.pending.is_empty());
-        assembler.take(SYSCALL, &syscall_of(2, 9));
+        let read = String::from_utf8(syscall_of(2, 9)).unwrap().replace("syscall=59", "syscall=0");
+        assembler.take(SYSCALL, read.as_bytes());
         assert_eq!(assembler.take(END, &record(2, "")), None);
         let gone =
             String::from_utf8(syscall_of(3, 9)).unwrap().replace("\"/usr/bin/cat\"", "2F612028 64656C6574656429");
@@ -376,7 +411,7 @@ mod tests {
 
     #[test]
     fn what_does_not_end_is_given_up_and_makes_room() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(abis("x86_64"));
         let mut out = Vec::new();
         for serial in 0..200 {
             out.extend(assembler.take(SYSCALL, &syscall_of(serial, 1)));
@@ -389,6 +424,18 @@ mod tests {
     }
 
     #[test]
+    fn an_exec_of_which_records_were_dropped_is_still_an_exec_or_counted() {
+        let mut assembler = Assembler::new(abis("x86_64"));
+        assembler.take(SYSCALL, &syscall_of(1, 9));
+        let exec = assembler.take(END, &record(1, "")).unwrap();
+        assert_eq!((exec.pid, exec.arguments), (9, None));
+        for rest in ["argc=2 a0=\"x\"", " a1[0]=61", " a1[1]=62"] {
+            assert_eq!(assembler.take(EXECVE, &record(2, rest)), None);
+        }
+        assert_eq!((assembler.take(END, &record(2, "")), assembler.take_lost(), assembler.take_lost()), (None, 1, 0));
+    }
+
+    #[test]
     fn mangled_records_never_panic() {
         let mut random = fastrand::Rng::with_seed(17);
         let texts = [
@@ -397,7 +444,7 @@ mod tests {
             (CWD, record(7, "cwd=2F61")),
             (END, record(7, "")),
         ];
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(abis("x86_64"));
         for _ in 0..20_000 {
             let (kind, text) = &texts[random.usize(..texts.len())];
             let mut mangled = text.clone();

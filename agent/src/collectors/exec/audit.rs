@@ -27,7 +27,7 @@ use collector_common::parse::proc_pid::{Stat, Uids};
 use collector_common::root::Root;
 use collector_common::sys::audit::{self, CONFIG_CHANGE, DATAGRAM_BYTES, REPLACE, Received, Records};
 use collector_common::sys::readiness::Readiness;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::owner::Owner;
 use self::standing::{Way, named};
@@ -58,7 +58,8 @@ const RECORDS_PER_TURN: usize = 256;
 const MAX_AGE_US: i64 = 60_000_000;
 
 /// How drops are counted here.
-const BY_RECORDS: &str = "the kernel counts records, and seven of them are counted as one lost ProcessCreate";
+const BY_RECORDS: &str = "the kernel counts records, and seven of them beyond those of known execs are counted as one lost \
+                          ProcessCreate";
 const UNCOUNTED: &str = "how many is not known, each drop is counted as one lost ProcessCreate";
 
 /// Where records come from.
@@ -71,8 +72,8 @@ enum Source {
 pub async fn observe(cx: &Context, way: Way) -> Result<(), Failure> {
     let source = apart(move || Source::open(way)).await?;
     let readiness = Readiness::of(source.records().as_fd()).map_err(|error| failure(&error.to_string()))?;
-    let (source, assembler, drops) = (Arc::new(source), Assembler::default(), Drops::default());
-    let mut watch = Watch { cx, source, assembler, drops, lost: None };
+    let (source, assembler, drops) = (Arc::new(source), Assembler::new(audit::abis_here()), Drops::default());
+    let mut watch = Watch { cx, source, assembler, drops, lost: None, next_look: Instant::now() };
     if watch.check().await?.is_err() {
         return Ok(());
     }
@@ -80,11 +81,10 @@ pub async fn observe(cx: &Context, way: Way) -> Result<(), Failure> {
         return Ok(());
     }
     loop {
-        let woken = timeout(LOOK, readiness.woken()).await;
-        let is_quiet = woken.is_err();
+        let woken = timeout_at(watch.next_look, readiness.woken()).await;
         woken.unwrap_or(Ok(())).map_err(|error| failure(&error.to_string()))?;
         match watch.take().await? {
-            Ok(is_changed) if is_changed || is_quiet => {
+            Ok(is_changed) if is_changed || watch.is_look_due() => {
                 if watch.check().await?.is_err() {
                     return Ok(());
                 }
@@ -164,6 +164,7 @@ struct Watch<'a> {
     drops: Drops,
     /// How many records the kernel had dropped at the last look.
     lost: Option<u32>,
+    next_look: Instant,
 }
 
 impl Watch<'_> {
@@ -193,6 +194,10 @@ impl Watch<'_> {
             records += 1;
             if records % RECORDS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
+                // They may never end.
+                if self.is_look_due() && self.check().await?.is_err() {
+                    return Ok(Err(Closed));
+                }
             }
         }
     }
@@ -206,6 +211,10 @@ impl Watch<'_> {
         ))
     }
 
+    fn is_look_due(&self) -> bool {
+        Instant::now() >= self.next_look
+    }
+
     async fn hand_over(&mut self, exec: Exec) -> Result<(), Closed> {
         // No room in time is a loss, and `offer` counts it.
         if let Ok(Err(closed)) = timeout(PATIENCE, self.cx.out.room()).await {
@@ -216,6 +225,7 @@ impl Watch<'_> {
 
     /// Looks whether execs still come, at what is never going to be complete, and at what the kernel dropped.
     async fn check(&mut self) -> Result<Result<(), Closed>, Failure> {
+        self.next_look = Instant::now() + LOOK;
         let source = Arc::clone(&self.source);
         let lost = apart(move || source.check()).await?;
         let now = self.cx.clock.now();
@@ -224,10 +234,18 @@ impl Watch<'_> {
                 return Ok(Err(Closed));
             }
         }
+        Ok(self.note_lost(lost))
+    }
+
+    /// Most execs that lost records lost only some, and are events or known by their arguments. What is beyond that is
+    /// taken for whole execs.
+    fn note_lost(&mut self, lost: u32) -> Result<(), Closed> {
         // Somebody may have set the count back.
         let records = u64::from(lost.saturating_sub(self.lost.unwrap_or(lost)));
         self.lost = Some(lost);
-        Ok(self.drops.note(records.div_ceil(RECORDS_OF_AN_EXEC), BY_RECORDS, &self.cx.out, now))
+        let known = self.assembler.take_lost();
+        let execs = known + records.saturating_sub(known) / RECORDS_OF_AN_EXEC;
+        self.drops.note(execs, BY_RECORDS, &self.cx.out, self.cx.clock.now())
     }
 }
 
@@ -238,16 +256,18 @@ impl Drop for Watch<'_> {
             owner.stop_recording();
         }
         let mut buffer = vec![0; DATAGRAM_BYTES];
-        while let Ok(received) = self.source.records().receive(&mut buffer) {
+        let mut handed_over = Ok(());
+        while let (Ok(()), Ok(received)) = (handed_over, self.source.records().receive(&mut buffer)) {
             let exec = match received {
-                Received::Nothing => return,
+                Received::Nothing => break,
                 Received::Record(kind, text) => self.assembler.take(kind, text),
                 Received::Foreign | Received::Dropped => None,
             };
-            if exec.is_some_and(|exec| self.cx.out.offer(draft(self.cx, exec)).is_err()) {
-                return;
-            }
+            handed_over = exec.map_or(Ok(()), |exec| self.cx.out.offer(draft(self.cx, exec)));
         }
+        // Where nobody listens any more, nobody counts either.
+        let counted = audit::status().map(|status| self.note_lost(status.lost));
+        tracing::debug!("the last count of records that audit lost: {counted:?}");
     }
 }
 
