@@ -334,6 +334,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ProcessBackend::Auto => "auto",
         ProcessBackend::Bpf => "bpf",
         ProcessBackend::BpfNoBtf => "bpfNoBtf",
+        ProcessBackend::Audit => "audit",
         ProcessBackend::Connector => "connector",
         ProcessBackend::Poll => "poll",
     };

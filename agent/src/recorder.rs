@@ -116,6 +116,7 @@ impl Recorder {
                 entries.extend(self.prepare(draft, settings));
             }
         }
+        self.tell_noise();
         let mut rest = entries.as_mut_slice();
         // What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only:
         // killed between the two, the agent would have neither the events nor their number. So the number goes first.
@@ -128,6 +129,18 @@ impl Recorder {
             }
             let (done, _) = self.append_some(rest);
             rest = &mut rest[done..];
+        }
+    }
+
+    fn tell_noise(&mut self) {
+        let flooded = self.noise.take_overflow();
+        if flooded > 0 {
+            let lane = lane_of(Kind::ProcessCreate, false, &self.settings.borrow()).unwrap_or(Lane::Low);
+            self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
+            self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
+        }
+        if let Some(facts) = self.noise.news() {
+            self.counts.set_noise(facts);
         }
     }
 
@@ -248,6 +261,7 @@ impl Recorder {
         }
         let drafts = self.noise.drain(&self.clock, now);
         self.record_noise(drafts);
+        self.tell_noise();
         if timers.report_losses <= now {
             timers.report_losses = now + REPORT_LOSSES;
             self.report_losses();
@@ -301,10 +315,6 @@ impl Recorder {
             self.counts.add_collected(lane, kind, events);
             self.counts.add_lost(lane, kind, Cause::Overrun, events);
         }
-        let lane = lane_of(Kind::ProcessCreate, false, &settings).unwrap_or(Lane::Low);
-        let flooded = self.noise.take_overflow();
-        self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
-        self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
         let before = *self.counts.reported();
         if let Some((payload, said)) = self.counts.report() {
             let mut draft = Draft::new(self.clock.now(), payload);

@@ -90,6 +90,7 @@ impl Sources {
         for loss in self.counts.lost() {
             *lost_by_cause.entry(loss.name()).or_default() += loss.events;
         }
+        let noise = self.counts.noise();
         let uptime_seconds = seconds_between(&self.started, &now).unwrap_or(0);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -109,6 +110,8 @@ impl Sources {
             link: self.link_facts(link, &now, uptime_seconds),
             events: event_counts(&self.counts, &self.link),
             lost: lost_by_cause,
+            excluded: noise.excluded,
+            flood: noise.is_flood,
             collectors: self.collectors.iter().map(|(kind, slot)| (kind.name().to_owned(), facts(slot))).collect(),
         }
     }

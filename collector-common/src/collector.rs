@@ -97,6 +97,8 @@ pub enum ProcessBackend {
     Bpf,
     /// One that does without the kernel's types.
     BpfNoBtf,
+    /// The kernel's audit.
+    Audit,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.

@@ -1,6 +1,8 @@
 //! Pure readers of bytes that somebody else wrote. Each takes bytes or text and gives a value; none does I/O, and none
 //! can panic on any input.
 
+pub mod audit_control;
+pub mod audit_record;
 pub mod authorized_keys;
 pub mod cmdline;
 pub mod cn_proc;

@@ -16,7 +16,10 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (bytes, 71, 4711));
     assert!(stat.has_not_executed() && !stat.is_kernel_thread());
     assert_ne!(login_uid(bytes), Some(u32::MAX));
-    assert!(container_id(bytes).is_none_or(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())));
+    assert!(
+        container_id(bytes)
+            .is_none_or(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()))
+    );
     assert!(uids(bytes).is_none() || bytes.windows(4).any(|word| word == b"Uid:"));
     assert!((64..80).all(|number| has_capability(bytes, number).is_none()));
 });

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use self::attempts::{Attempt, Row, attempts};
 use crate::agent::{Agent, connection};
-use crate::login_lab::{Lab, Log};
 use crate::hub::{Hub, details};
 use crate::hub_guide::{DEVICE, answer, hub, set, texts};
+use crate::login_lab::{Lab, Log};
 use crate::wait;
 
 mod attempts;

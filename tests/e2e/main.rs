@@ -9,6 +9,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/audit.rs"]
+mod audit;
 #[path = "../support/clock.rs"]
 mod clock;
 #[path = "../support/fake_broker.rs"]
@@ -31,6 +33,8 @@ mod wait;
 mod wire;
 
 mod accounts;
+#[path = "audit.rs"]
+mod audit_stories;
 mod configuration;
 mod crash;
 mod delivery;

@@ -1,9 +1,12 @@
 //! `ProcessCreate`: one event for every program that is executed.
 //!
-//! Four back ends tell that something ran, the best first: [`probe`], where a program in the kernel writes down what
-//! ran; [`nobtf`], where another one writes down what it can without the kernel's types; [`connector`], where
-//! the kernel says that something did; and [`poll`], a repeated look at `/proc`. Each gives an [`image`], read from
-//! `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
+//! Five back ends tell that something ran: [`probe`], where a program in the kernel writes down what ran; [`nobtf`],
+//! where another one writes down what it can without the kernel's types; [`audit`], where the kernel's own records do;
+//! [`connector`], where the kernel says that something ran; and [`poll`], a repeated look at `/proc`. Each gives an
+//! [`image`], read from `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
+//! [`ORDER`] says which is better, and why.
+
+pub mod audit;
 
 pub mod bpf;
 
@@ -41,6 +44,7 @@ use collector_common::sys::connector::Connector;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use self::audit::standing::{self, Demand, Way};
 use self::probe::Probe;
 
 /// No process takes this long to be read unless it wants to.
@@ -57,6 +61,7 @@ pub struct ProcessCreate;
 enum Backend {
     Bpf(Box<Probe>),
     BpfNoBtf(Box<Probe>),
+    Audit(Way),
     Connector(Connector),
     Poll,
 }
@@ -67,6 +72,21 @@ struct Choice {
     /// Why it is not a better one, unless this one was asked for.
     passed_over: Vec<String>,
 }
+
+/// The best first. BPF comes before all because it costs the least; without the kernel's types it misses the path of what
+/// ended at once, not its arguments. What audit records is complete, path and arguments of every exec. So it comes before the connector
+/// where another process owns it and records execs anyway: to read along costs the machine nothing. To own it comes
+/// behind the connector, which tells of every exec too and misses arguments of very short programs only: audit makes
+/// every system call of the machine slower, takes some 45 us in each exec, and keeps others from owning it at the first
+/// attempt. Looking at `/proc` is what is always left.
+const ORDER: [(ProcessBackend, Demand); 6] = [
+    (ProcessBackend::Bpf, Demand::Any),
+    (ProcessBackend::BpfNoBtf, Demand::Any),
+    (ProcessBackend::Audit, Demand::Beside),
+    (ProcessBackend::Connector, Demand::Any),
+    (ProcessBackend::Audit, Demand::Own),
+    (ProcessBackend::Poll, Demand::Any),
+];
 
 /// How long a back end that failed is not tried again.
 const BETTER_AGAIN: Duration = Duration::from_secs(600);
@@ -88,7 +108,7 @@ impl Collector for ProcessCreate {
 
     fn survey(&self, root: &Root, settings: &Settings) -> Survey {
         match choose(root, settings.process_backend, &[]) {
-            Ok(choice) => Survey { backend: choice.backend.name().to_owned(), lacks: choice.lacks(root) },
+            Ok(choice) => Survey { backend: choice.backend.words(root), lacks: choice.lacks(root) },
             Err(Failure(reason)) => Survey { backend: name(settings.process_backend).to_owned(), lacks: vec![reason] },
         }
     }
@@ -103,13 +123,18 @@ impl Backend {
         match self {
             Backend::Bpf(_) => ProcessBackend::Bpf,
             Backend::BpfNoBtf(_) => ProcessBackend::BpfNoBtf,
+            Backend::Audit(_) => ProcessBackend::Audit,
             Backend::Connector(_) => ProcessBackend::Connector,
             Backend::Poll => ProcessBackend::Poll,
         }
     }
 
-    fn name(&self) -> &'static str {
-        name(self.kind())
+    /// For `status` and `check`.
+    fn words(&self, root: &Root) -> String {
+        match self {
+            Backend::Audit(way) => way.name(root),
+            other => name(other.kind()).to_owned(),
+        }
     }
 }
 
@@ -119,6 +144,7 @@ impl Choice {
         let gap = match &self.backend {
             Backend::Bpf(_) => None,
             Backend::BpfNoBtf(_) => Some(nobtf::GAP.to_owned()),
+            Backend::Audit(way) => Some(way.gap().to_owned()),
             Backend::Connector(_) => Some(connector::GAP.to_owned()),
             Backend::Poll => Some(poll::GAP.to_owned()),
         };
@@ -136,6 +162,7 @@ fn name(backend: ProcessBackend) -> &'static str {
     match backend {
         ProcessBackend::Auto | ProcessBackend::Bpf => probe::NAME,
         ProcessBackend::BpfNoBtf => nobtf::NAME,
+        ProcessBackend::Audit => audit::NAME,
         ProcessBackend::Connector => connector::NAME,
         ProcessBackend::Poll => poll::NAME,
     }
@@ -149,7 +176,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let choice = choose_apart(&cx.root, wanted, &broken).await?;
         let lacks = choice.lacks(&cx.root);
         let kind = choice.backend.kind();
-        cx.state.running(name(kind), (!lacks.is_empty()).then(|| lacks.join("; ")));
+        cx.state.running(choice.backend.words(&cx.root), (!lacks.is_empty()).then(|| lacks.join("; ")));
         let hash = cx.settings.borrow().process_hash;
         cx.out = match hash {
             true => digest::in_front_of(&recorder, &cx.root)
@@ -160,6 +187,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let observed = async {
             match choice.backend {
                 Backend::Bpf(probe) | Backend::BpfNoBtf(probe) => bpf::observe(&cx, *probe).await,
+                Backend::Audit(way) => audit::observe(&cx, way).await,
                 Backend::Connector(socket) => connector::observe(&cx, socket).await,
                 Backend::Poll => poll::observe(&cx).await,
             }
@@ -199,31 +227,43 @@ async fn choose_apart(
     broken: &[(ProcessBackend, String)],
 ) -> Result<Choice, Failure> {
     let (root, broken) = (root.clone(), broken.to_vec());
-    let chosen = tokio::task::spawn_blocking(move || choose(&root, wanted, &broken)).await;
+    let prepared = move || {
+        audit::owner::clean_up(&root);
+        choose(&root, wanted, &broken)
+    };
+    let chosen = tokio::task::spawn_blocking(prepared).await;
     chosen.unwrap_or_else(|error| Err(Failure(format!("choosing a back end failed: {error}"))))
 }
 
 /// The best that works, without those that failed a moment ago; or the one that is asked for.
 fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String)]) -> Result<Choice, Failure> {
     if wanted != ProcessBackend::Auto {
-        return open(root, wanted).map(|backend| Choice { backend, passed_over: Vec::new() }).map_err(Failure);
+        let backend = open(root, wanted, Demand::Any).map_err(Failure)?;
+        return Ok(Choice { backend, passed_over: Vec::new() });
     }
-    let mut passed_over = Vec::new();
-    for kind in [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Connector] {
+    let mut passed_over: Vec<(ProcessBackend, String)> = Vec::new();
+    for (kind, demand) in ORDER {
         let failed = broken.iter().find(|(failed, _)| *failed == kind).map(|(_, why)| why.clone());
-        match failed.map_or_else(|| open(root, kind), Err) {
-            Ok(backend) => return Ok(Choice { backend, passed_over }),
-            Err(why) => passed_over.push(format!("{} is not used: {why}", name(kind))),
+        let opened = failed.map_or_else(|| open(root, kind, demand), Err);
+        // Of a back end with two places in the order the last word counts.
+        passed_over.retain(|(passed, _)| *passed != kind);
+        match opened {
+            Ok(backend) => {
+                let said = |(kind, why): (ProcessBackend, String)| format!("{} is not used: {why}", name(kind));
+                return Ok(Choice { backend, passed_over: passed_over.into_iter().map(said).collect() });
+            }
+            Err(why) => passed_over.push((kind, why)),
         }
     }
-    Ok(Choice { backend: Backend::Poll, passed_over })
+    Err(Failure("no back end is left".to_owned()))
 }
 
-/// BPF and the connector speak of the machine this process runs on, so another root can only be looked at.
-fn open(root: &Root, kind: ProcessBackend) -> Result<Backend, String> {
+/// BPF, audit and the connector speak of the machine this process runs on, so another root can only be looked at.
+fn open(root: &Root, kind: ProcessBackend, demand: Demand) -> Result<Backend, String> {
     match kind {
         ProcessBackend::Auto | ProcessBackend::Bpf => Probe::load(root).map(|probe| Backend::Bpf(Box::new(probe))),
         ProcessBackend::BpfNoBtf => nobtf::load(root).map(|probe| Backend::BpfNoBtf(Box::new(probe))),
+        ProcessBackend::Audit => standing::look(root, demand).map(Backend::Audit),
         ProcessBackend::Connector if !root.is_host() => {
             Err("the netlink process connector tells only of the running machine".to_owned())
         }
@@ -550,8 +590,8 @@ pub mod tests {
 
     #[test]
     fn what_failed_is_passed_over_for_a_while_and_named() {
-        let broken = [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Connector]
-            .map(|kind| (kind, "it broke".to_owned()));
+        let better = [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Audit, ProcessBackend::Connector];
+        let broken = better.map(|kind| (kind, "it broke".to_owned()));
         let Ok(choice) = choose(&Root::host(), ProcessBackend::Auto, &broken) else { panic!("something is left") };
         assert_eq!(choice.backend.kind(), ProcessBackend::Poll);
         assert!(choice.lacks(&Root::host()).contains(&"eBPF is not used: it broke".to_owned()));
@@ -588,6 +628,7 @@ pub mod tests {
         assert!(survey.lacks[1].starts_with("eBPF is not used: "), "{survey:?}");
         assert!(survey.lacks[2].starts_with("eBPF without BTF is not used: "), "{survey:?}");
         assert!(survey.lacks[3].starts_with("netlink process connector is not used: "), "{survey:?}");
+        assert!(survey.lacks[4].starts_with("kernel audit is not used: "), "{survey:?}");
         let forced = Settings { process_backend: ProcessBackend::Connector, ..auto };
         assert_eq!(ProcessCreate.survey(&elsewhere, &forced).backend, connector::NAME);
     }

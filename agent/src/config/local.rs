@@ -260,9 +260,10 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
                 Some("auto") => ProcessBackend::Auto,
                 Some("bpf") => ProcessBackend::Bpf,
                 Some("bpfNoBtf") => ProcessBackend::BpfNoBtf,
+                Some("audit") => ProcessBackend::Audit,
                 Some("connector") => ProcessBackend::Connector,
                 Some("poll") => ProcessBackend::Poll,
-                _ => return Err("\"auto\", \"bpf\", \"bpfNoBtf\", \"connector\" or \"poll\""),
+                _ => return Err("\"auto\", \"bpf\", \"bpfNoBtf\", \"audit\", \"connector\" or \"poll\""),
             };
         }
         "processExclude" => settings.process_exclude = process_rules(entry.value)?,

@@ -39,6 +39,12 @@ pub struct Status {
     pub events: EventCounts,
     /// Losses since the start, as `Kind.cause`.
     pub lost: BTreeMap<String, u64>,
+    /// Execs since the start that are no events, by the rule of the configuration that excluded them.
+    #[serde(default)]
+    pub excluded: BTreeMap<String, u64>,
+    /// More is executed than `processFloodRate`, so execs of the same command line are one event.
+    #[serde(default)]
+    pub flood: bool,
     /// The collectors.
     pub collectors: BTreeMap<String, CollectorFacts>,
 }

@@ -104,6 +104,13 @@ fn concerns(status: &Status) -> Vec<String> {
         let by_cause = status.lost.iter().map(|(name, events)| lost(name, *events)).collect::<Vec<_>>();
         list.push(format!("{} lost since the start: {}", count(status.events.lost, "event"), by_cause.join(", ")));
     }
+    if status.flood {
+        list.push(
+            "more programs are started than processFloodRate allows; those of the same command line, program and user \
+             are one event"
+                .to_owned(),
+        );
+    }
     if status.clock.is_wrong {
         list.push(format!(
             "the clock is wrong, it says {}; events keep the time since boot and get their date once it is set; while \
@@ -214,6 +221,10 @@ fn event_lines(status: &Status, page: &mut Page) {
         "events",
         &format!("{} collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost),
     );
+    if !status.excluded.is_empty() {
+        let by_rule = status.excluded.iter().map(|(rule, execs)| format!("{execs} by {rule}"));
+        page.line("excluded", &format!("execs that are no events: {}", by_rule.collect::<Vec<_>>().join(", ")));
+    }
     if events.split > 0 {
         page.line(
             "split",
@@ -281,6 +292,7 @@ fn lost(name: &str, events: u64) -> String {
         "overrun" => "came faster than they could be taken",
         "spoolFull" => "made room for newer ones",
         "diskError" => "refused by the disk",
+        "flood" => "had a command line there was no room for in a flood",
         "damaged" => "cannot be read from the disk",
         other => other,
     };

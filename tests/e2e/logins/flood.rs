@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::attempts::QUIET_OPENSSH;
 use super::collecting;
-use crate::login_lab::{Lab, Log};
 use crate::hub::{Hub, details};
 use crate::hub_guide::hub;
+use crate::login_lab::{Lab, Log};
 use crate::wait;
 
 /// Wrong passwords in one connection.

@@ -75,7 +75,7 @@ async fn look(root: &Root, records: &[ExecRecord]) -> Result<BTreeMap<i32, Image
     let see = move |(pid, (parent, has_arguments))| {
         let mut image = if has_arguments { Image::read_without_arguments(&root, pid) } else { Image::read(&root, pid) };
         if parent > 0 {
-            image.parent_executable = parent_executable(&root.path("/proc"), parent);
+            image.parent_executable = parent_executable(&root, parent);
         }
         (pid, image)
     };

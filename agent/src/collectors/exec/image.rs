@@ -12,15 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use collector_common::parse::cmdline::ArgumentArea;
+use collector_common::parse::cmdline::{ArgumentArea, HEAD_BYTES, TAIL_BYTES};
 use collector_common::parse::proc_pid::{self, Stat, Uids};
 use collector_common::root::Root;
 use procfs::process::Process;
-
-/// How much is read of the beginning and of the end of an argument area of up to 2 MiB or more: more than an event
-/// can show, and as much as `bpf/record.h` says. Long arguments must not cost more than short ones.
-const HEAD_BYTES: usize = 6144;
-const TAIL_BYTES: usize = 2048;
 
 /// `stat`, `status` and their like are shorter; a `cgroup` file of a deep version 1 hierarchy may not be.
 const FILE_BYTES: usize = 8192;
@@ -71,8 +66,7 @@ impl Image {
     }
 
     fn read_parts(root: &Root, pid: i32, with_arguments: bool) -> Image {
-        let proc = root.path("/proc");
-        let directory = proc.join(pid.to_string());
+        let directory = root.path("/proc").join(pid.to_string());
         let Ok(process) = Process::new_with_root(directory.clone()) else {
             return Image::default();
         };
@@ -93,7 +87,7 @@ impl Image {
             arguments: arguments.map(|area| complete(&process, area, stat.as_ref())),
             login_uid: file(&process, "loginuid").and_then(|text| proc_pid::login_uid(&text)),
             container: file(&process, "cgroup").and_then(|text| proc_pid::container_id(&text)),
-            parent_executable: (parent > 0).then(|| parent_executable(&proc, parent)).flatten(),
+            parent_executable: parent_executable(root, parent),
             directory: process.cwd().ok().map(|path| path.into_os_string().into_vec()),
             script: None,
             pid_namespace: namespace(&directory, "pid").filter(|number| is_foreign("pid", *number)),
@@ -101,6 +95,26 @@ impl Image {
             stat,
             uids,
             changed,
+        }
+    }
+
+    /// What tells where a process belongs. Nothing of it lies in the memory of the process, which could hold up whoever
+    /// reads it.
+    pub fn surroundings(root: &Root, pid: i32) -> Image {
+        let directory = root.path("/proc").join(pid.to_string());
+        let Ok(process) = Process::new_with_root(directory.clone()) else {
+            return Image::default();
+        };
+        let link = process.exe().ok().map(|path| path.into_os_string().into_vec());
+        let (executable, deleted) = link.map_or((None, false), |link| without_mark(&directory, link));
+        Image {
+            executable,
+            deleted,
+            container: file(&process, "cgroup").and_then(|text| proc_pid::container_id(&text)),
+            pid_namespace: namespace(&directory, "pid").filter(|number| is_foreign("pid", *number)),
+            net_namespace: namespace(&directory, "net").filter(|number| is_foreign("net", *number)),
+            stat: file(&process, "stat").and_then(|text| Stat::parse(&text)),
+            ..Image::default()
         }
     }
 
@@ -174,9 +188,9 @@ fn without_mark(directory: &Path, link: Vec<u8>) -> (Option<Vec<u8>>, bool) {
     }
 }
 
-/// The program of a process that is somebody's parent.
-pub fn parent_executable(proc: &Path, pid: i32) -> Option<Vec<u8>> {
-    let link = fs::read_link(proc.join(pid.to_string()).join("exe")).ok()?.into_os_string().into_vec();
+/// The program of a process that is named as the parent of another; 0 is none.
+pub fn parent_executable(root: &Root, pid: i32) -> Option<Vec<u8>> {
+    let link = fs::read_link(root.path(format!("/proc/{pid}/exe"))).ok()?.into_os_string().into_vec();
     Some(link.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(link))
 }
 

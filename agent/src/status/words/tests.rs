@@ -82,6 +82,8 @@ pub fn well() -> Status {
             cut: 0,
         },
         lost: BTreeMap::new(),
+        excluded: BTreeMap::new(),
+        flood: false,
         collectors: BTreeMap::from([("Login".to_owned(), collector("running", Some("the journal"), None, None))]),
     }
 }
@@ -224,6 +226,11 @@ const STATES: &[State] = &[
         status.spool.more_damage = 3;
         lose(status, "Unknown.damaged", 1);
     }),
+    ("a flood of programs, and rules", |status| {
+        status.flood = true;
+        status.excluded = BTreeMap::from([("user=33".to_owned(), 12_345), ("not in processInclude".to_owned(), 7)]);
+        lose(status, "ProcessCreate.flood", 904);
+    }),
     ("the clock is wrong", |status| {
         status.clock = ClockFacts { wall: "1970-01-01T00:01:07Z".to_owned(), is_wrong: true };
         status.spool.recorded = lanes(130, 2400);
@@ -307,7 +314,14 @@ fn paths(at: &str, value: &Value, keys: &mut BTreeSet<String>) {
 #[test]
 fn an_answer_of_an_older_daemon_is_understood() {
     let mut status = serde_json::to_value(well()).unwrap();
-    for (object, added) in [("", "clock"), ("", "runBefore"), ("/link", "unsent"), ("/spool", "quotaBytes")] {
+    for (object, added) in [
+        ("", "clock"),
+        ("", "runBefore"),
+        ("", "excluded"),
+        ("", "flood"),
+        ("/link", "unsent"),
+        ("/spool", "quotaBytes"),
+    ] {
         status.pointer_mut(object).unwrap().as_object_mut().unwrap().remove(added).unwrap();
     }
     let status: Status = serde_json::from_value(status).unwrap();
