@@ -33,6 +33,7 @@ use super::drops::Drops;
 use super::event::process_create;
 use super::image::{Image, Proc};
 use super::{HELD_UP, report_running};
+use crate::tick;
 
 pub mod noticed;
 
@@ -107,7 +108,7 @@ impl BeingRead {
     async fn held_up(&self) -> i32 {
         let mut before = None;
         loop {
-            tokio::time::sleep(HELD_UP).await;
+            tick::wait(HELD_UP).await;
             let now = (self.pid.load(Ordering::Relaxed), self.reads.load(Ordering::Relaxed));
             if now.0 != 0 && before == Some(now) {
                 return now.0;

@@ -21,6 +21,7 @@ use super::lines::{Line, Lines};
 use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread};
 use super::reader::{Entry, Writer};
 use super::sink::{End, Sink};
+use crate::tick;
 
 /// A syslog line has at most 8 KiB by default everywhere.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -321,9 +322,13 @@ impl Wake {
     }
 
     async fn wait(&self) {
-        let Some(watches) = &self.0 else { return tokio::time::sleep(BACKSTOP).await };
+        let Some(watches) = &self.0 else { return tick::wait(BACKSTOP).await };
         // When the event loop shuts down this future is dropped, so errors need no answer but must not spin.
-        if tokio::time::timeout(BACKSTOP, watches.next()).await.is_ok() {
+        let changed = tokio::select! {
+            _ = watches.next() => true,
+            () = tick::wait(BACKSTOP) => false,
+        };
+        if changed {
             tokio::time::sleep(SETTLE).await;
             // What was written meanwhile is read now; it needs no second look.
             let _taken = tokio::time::timeout(Duration::ZERO, watches.next()).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use collector_common::root::Root;
 use collector_common::sys::inotify::EventQueue;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 const NAMES: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
 const BACKEND_INOTIFY: &str = "/etc/passwd, group and shadow, watched by inotify";
@@ -82,7 +82,7 @@ impl Watch {
                     Err(why) => why,
                 },
                 How::Poll { seen, .. } => {
-                    sleep(POLL).await;
+                    crate::tick::wait(POLL).await;
                     let now = stamps(&self.root);
                     if *seen != now {
                         *seen = now;
