@@ -19,7 +19,6 @@
 //! Unless told otherwise (`NETLINK_NO_ENOBUFS`) a socket that was full once takes nothing more until it is empty, so
 //! that one `ENOBUFS` stands for any number of losses. Kernels that do not tell the number keep that notice.
 
-use std::fmt;
 use std::io::{self, IoSliceMut, PipeReader};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -29,7 +28,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, recvmmsg};
 
+use self::error::refused;
 use crate::parse::cn_proc::{self, CN_PROC, Message, Operation, PROC_EVENT_EXEC, WHAT_OFFSET};
+
+pub use self::error::SubscribeError;
+
+mod error;
 
 /// What the kernel may keep for us while we are busy, in bytes as `SO_RCVBUF` counts them. A message costs it about
 /// 800 bytes with its bookkeeping, so this is some thousand execs.
@@ -118,43 +122,6 @@ pub enum Wake {
     /// Nobody wants to know any more.
     Stop,
 }
-
-/// Why there is no subscription.
-#[derive(Debug)]
-pub enum SubscribeError {
-    /// The kernel has no process connector, or not in this network namespace.
-    Absent(io::Error),
-    /// The process may not listen.
-    NotPermitted(io::Error),
-    /// The kernel took the request and did not answer: it only talks to the initial pid and user namespace.
-    NoAnswer,
-    /// Anything else, with what was tried.
-    Failed(&'static str, io::Error),
-}
-
-impl fmt::Display for SubscribeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SubscribeError::Absent(error) => write!(
-                f,
-                "the kernel offers no netlink process connector here ({error}): it needs CONFIG_PROC_EVENTS=y and the \
-                 host's network namespace"
-            ),
-            SubscribeError::NotPermitted(error) => write!(
-                f,
-                "the netlink process connector refused to be listened to ({error}): give the agent CAP_NET_ADMIN in \
-                 the host's namespaces"
-            ),
-            SubscribeError::NoAnswer => f.write_str(
-                "the netlink process connector did not answer: it only tells the host's pid and user namespaces, and \
-                 before Linux 6.6 only CAP_NET_ADMIN",
-            ),
-            SubscribeError::Failed(tried, error) => write!(f, "netlink process connector: {tried} failed: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for SubscribeError {}
 
 impl Connector {
     /// Opens a socket, subscribes and makes sure that the kernel agreed.
@@ -400,14 +367,6 @@ fn drops(socket: &OwnedFd) -> io::Result<u32> {
     // Kernels that tell fewer numbers do not tell this one.
     let is_told = bytes == socklen::<[u32; MEMINFO_NUMBERS]>();
     if is_told { Ok(numbers[MEMINFO_NUMBERS - 1]) } else { Err(Errno::ENOPROTOOPT.into()) }
-}
-
-fn refused(error: io::Error) -> SubscribeError {
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => SubscribeError::NotPermitted(error),
-        Some(libc::ECONNREFUSED | libc::ENOENT) => SubscribeError::Absent(error),
-        _ => SubscribeError::Failed("the request to listen", error),
-    }
 }
 
 fn address(groups: u32) -> libc::sockaddr_nl {

@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirEntryExt;
 use std::sync::Arc;
 use std::thread;
@@ -22,8 +23,11 @@ use std::time::Duration;
 use collector_common::collector::{Closed, Context, Failure};
 use collector_common::parse::proc_pid::Stat;
 use collector_common::root::Root;
+use collector_common::sys::readiness::Readiness;
+use nix::errno::Errno;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use super::connector::STACK_BYTES;
 use super::event::process_create;
@@ -69,10 +73,10 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks =
+        Looks::start().map_err(|error| Failure(format!("no timer for looks at /proc could be set: {error}")))?;
     loop {
-        ticks.tick().await;
+        looks.next().await.map_err(|error| Failure(format!("waiting for the next look at /proc failed: {error}")))?;
         let newest = newest(&cx.root);
         if seen.is_current(newest) {
             continue;
@@ -84,6 +88,30 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
             if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image, &redaction))) {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// The moments to look at. The runtime's timers are for what is rare: of this distance each costs it two wake-ups
+/// (`timerfd_create(2)` one).
+struct Looks {
+    timer: TimerFd,
+    readiness: Readiness,
+}
+
+impl Looks {
+    fn start() -> io::Result<Looks> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        timer.set(Expiration::Interval(INTERVAL.into()), TimerSetTimeFlags::empty())?;
+        let readiness = Readiness::of(timer.as_fd())?;
+        Ok(Looks { timer, readiness })
+    }
+
+    async fn next(&self) -> io::Result<()> {
+        self.readiness.woken().await?;
+        match self.timer.wait() {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
     }
 }
