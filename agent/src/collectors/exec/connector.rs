@@ -48,6 +48,12 @@ pub const GAP: &str = "a program that ends within a fraction of a millisecond is
 const TOGETHER: Duration = Duration::from_millis(250);
 const MOST_TOGETHER: usize = 128;
 
+/// A disk may be slow for a moment: so many execs wait for it here, and what is beyond them is counted as lost.
+const MOST_WAITING: usize = 2048;
+
+/// How soon it is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// How losses are counted.
 const COUNTED: &str = "they are counted as lost ProcessCreate events";
 const UNCOUNTED: &str = "this kernel does not say how many, each time is counted as one lost ProcessCreate";
@@ -159,7 +165,7 @@ impl Shared {
         self.note(&mut messages, &cx.clock);
         let settings = cx.settings.borrow().clone();
         // The recorder is only gone when the agent stops.
-        let _stopped = hand_over(self.execs().take(), &settings, &cx.out);
+        let _stopped = hand_over(self.execs().take(usize::MAX), &settings, &cx.out);
     }
 }
 
@@ -197,7 +203,7 @@ impl Watch {
         }
         let result = self.watch(stop);
         // What was noticed is not lost because nobody is to go on.
-        match self.hand_over() {
+        match self.hand_over(usize::MAX) {
             Ok(()) => result,
             Err(Closed) => Ok(()),
         }
@@ -221,10 +227,12 @@ impl Watch {
             }
             let is_due = due.is_some_and(|due| due <= Instant::now());
             if is_due || self.shared.execs().count() >= MOST_TOGETHER {
-                due = None;
-                if self.hand_over().is_err() {
+                let waiting = self.shared.execs().count();
+                // Beyond the bound the recorder is offered what it may have no room for, which counts it.
+                if self.hand_over(self.out.free().max(waiting.saturating_sub(MOST_WAITING))).is_err() {
                     return Ok(());
                 }
+                due = (self.shared.execs().count() > 0).then(|| Instant::now() + AGAIN);
             }
         }
     }
@@ -236,8 +244,8 @@ impl Watch {
         }
     }
 
-    fn hand_over(&mut self) -> Result<(), Closed> {
-        let execs = self.shared.execs().take();
+    fn hand_over(&mut self, at_most: usize) -> Result<(), Closed> {
+        let execs = self.shared.execs().take(at_most);
         hand_over(execs, &self.settings.borrow(), &self.out)?;
         // An error would be the socket's, and waiting for it tells that as well.
         let Ok(lost) = self.shared.socket.take_lost() else { return Ok(()) };

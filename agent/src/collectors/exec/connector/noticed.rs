@@ -67,10 +67,11 @@ impl Execs {
         self.execs.len()
     }
 
-    /// Takes all, whether they were read or not.
-    pub fn take(&mut self) -> Vec<(i32, Reading, Image)> {
-        self.looked_at = 0;
-        self.execs.drain(..).map(|exec| (exec.pid, exec.at, exec.into_image())).collect()
+    /// Takes the first of them, at most so many, whether they were read or not.
+    pub fn take(&mut self, at_most: usize) -> Vec<(i32, Reading, Image)> {
+        let taken = at_most.min(self.execs.len());
+        self.looked_at = self.looked_at.saturating_sub(taken);
+        self.execs.drain(..taken).map(|exec| (exec.pid, exec.at, exec.into_image())).collect()
     }
 }
 
@@ -98,7 +99,8 @@ mod tests {
         execs.add(9, at, 146);
         execs.add(9, at, 147);
         assert_eq!(execs.next_to_read(), Some(8));
-        let taken = execs.take();
+        let mut taken = execs.take(2);
+        taken.extend(execs.take(usize::MAX));
         let seen: Vec<_> =
             taken.iter().map(|(pid, _, image)| (*pid, image.executable.is_some(), image.changed)).collect();
         // The last read of 8 is not over, and nothing is known of what did not happen yet.
@@ -118,11 +120,11 @@ mod tests {
         let (at, mut execs) = (Clock::new(&Root::host()).now(), Execs::default());
         execs.add(7, at, 100);
         assert_eq!(execs.next_to_read(), Some(7));
-        assert_eq!(execs.take().len(), 1);
+        assert_eq!(execs.take(usize::MAX).len(), 1);
         execs.add_image(image("/7"), 110);
         execs.add(8, at, 120);
         execs.add_image(image("/7"), 120);
         assert_eq!((execs.count(), execs.next_to_read()), (1, Some(8)));
-        assert_eq!(execs.take()[0].2, Image::default());
+        assert_eq!(execs.take(1)[0].2, Image::default());
     }
 }
