@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -39,6 +39,7 @@ use crate::spool::Spool;
 use crate::spool::damage::Damage;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
+use crate::tick;
 use crate::twin::keeper::Keeper;
 use crate::twin::mailbox::Mailbox;
 use crate::uplink::batch::Batcher;
@@ -262,14 +263,14 @@ impl Running {
     ) -> Result<(), RunError> {
         notify(&[NotifyState::Ready]);
         // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
-        let mut look_at_recorder = every(LOOK_AT_RECORDER);
-        let mut watchdog = sd_notify::watchdog_enabled().map(|period| every(period / 2));
-        let mut identity_retry = every(IDENTITY_RETRY);
-        let mut statistics = every(STATISTICS);
+        let mut look_at_recorder = tick::every(LOOK_AT_RECORDER);
+        let mut watchdog = sd_notify::watchdog_enabled().map(|period| tick::every(period / 2));
+        let mut identity_retry = tick::every(IDENTITY_RETRY);
+        let mut statistics = tick::every(STATISTICS);
         loop {
             let has_no_identity = self.layers.config().local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
-                () = tick(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
+                () = next(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
                     notify(&[NotifyState::Watchdog]);
                 },
                 _ = look_at_recorder.tick() => if recorder.is_finished() {
@@ -363,15 +364,7 @@ fn serve_status(state_directory: &Path, sources: status::Sources, tasks: &mut Jo
     }
 }
 
-fn every(period: Duration) -> Interval {
-    // A period of zero would be a panic, and no systemd asks for less than a millisecond.
-    let period = period.max(Duration::from_millis(1));
-    let mut ticks = interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn tick(ticks: &mut Option<Interval>) {
+async fn next(ticks: &mut Option<Interval>) {
     match ticks {
         Some(ticks) => drop(ticks.tick().await),
         None => std::future::pending().await,

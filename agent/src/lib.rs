@@ -17,6 +17,8 @@ pub mod remarks;
 
 pub mod complaints;
 
+pub mod tick;
+
 pub mod supervisor;
 
 pub mod collectors;

@@ -29,6 +29,7 @@ use crate::config::settings::Settings;
 use crate::fit;
 use crate::spool::record::{Record, StoredCursor, StoredEvent};
 use crate::spool::{Appended, Dropped, Entry, Spool};
+use crate::tick;
 use counts::{Cause, Counts, Fitted};
 use noise::Noise;
 use progress::Progress;
@@ -250,7 +251,7 @@ impl Recorder {
         let now = Instant::now();
         self.progress.begin(now);
         if timers.store_acknowledged <= now {
-            timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
+            timers.store_acknowledged = tick::within(STORE_ACKNOWLEDGED, now);
             if let Err(error) = self.spool.store_acknowledged() {
                 warn!("cannot write down what was acknowledged: {error}; after a restart it is sent again");
             }
@@ -263,7 +264,7 @@ impl Recorder {
         self.record_noise(drafts);
         self.tell_noise();
         if timers.report_losses <= now {
-            timers.report_losses = now + REPORT_LOSSES;
+            timers.report_losses = tick::within(REPORT_LOSSES, now);
             self.report_losses();
             self.refusals.due(now).into_iter().for_each(|told| error!("{told}"));
         }
@@ -359,7 +360,8 @@ struct Timers {
 
 impl Timers {
     fn new(now: Instant) -> Timers {
-        let (store_acknowledged, report_losses) = (now + STORE_ACKNOWLEDGED, now + REPORT_LOSSES);
+        let (store_acknowledged, report_losses) =
+            (tick::within(STORE_ACKNOWLEDGED, now), tick::within(REPORT_LOSSES, now));
         Timers { sync: [None; 2], store_acknowledged, tell_damage: now, report_losses }
     }
 

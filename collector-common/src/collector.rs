@@ -284,6 +284,11 @@ impl Emitter {
         self.queue.reserve().await.map(drop).map_err(|_| Closed)
     }
 
+    /// For how many events there is room just now. Others may take it first.
+    pub fn free(&self) -> usize {
+        self.queue.capacity()
+    }
+
     /// Hands an event over if there is room, and counts it as lost if not. For sources that do not wait for us.
     pub fn offer(&self, draft: Draft) -> Result<(), Closed> {
         match self.queue.try_reserve() {

@@ -167,7 +167,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
 /// for a moment of each rotation it does not exist. Never goes the other way, where two sources might tell the same.
 async fn better(root: &Root, asked: &LoginSource, used: &Source) {
     while *asked == LoginSource::Auto && used.rank() > 0 {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        crate::tick::wait(LOOK_AGAIN).await;
         if choose(root, asked).is_ok_and(|found| found.rank() < used.rank()) {
             return;
         }

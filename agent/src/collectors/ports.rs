@@ -18,11 +18,12 @@ use collector_common::event::kind::Kind;
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::inet_socket::{InetSocket, Protocol};
 use collector_common::root::Root;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use self::change::{Listener, Moment, Verdict, View};
 use self::owner::Owner;
 use self::source::Source;
+use crate::tick;
 
 mod change;
 mod owner;
@@ -67,10 +68,10 @@ async fn observe(cx: Context) -> Result<(), Failure> {
     let mut sent: Option<Sent> = None;
     let mut before = View::default();
     let mut peers_sent: Option<Instant> = None;
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     loop {
-        ticks.tick().await;
+        tokio::time::sleep_until(due).await;
+        due = tick::within(LOOK_EVERY, due.into_std()).into();
         let moment = Moment {
             since_snapshot: sent.as_ref().map(|sent| sent.at.elapsed()),
             since_peer_snapshot: peers_sent.map(|at| at.elapsed()),

@@ -21,7 +21,7 @@ use collector_common::parse::exec_record::ExecRecord;
 use collector_common::parse::proc_pid::{Stat, Uids, container_id};
 use collector_common::root::Root;
 use collector_common::sys::readiness::Readiness;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::drops::Drops;
 use super::event::process_create;
@@ -29,6 +29,7 @@ use super::glance::Glance;
 use super::image::{Image, is_foreign};
 use super::probe::Probe;
 use super::report_running;
+use crate::tick;
 
 /// How long records may come together.
 const BATCH: Duration = Duration::from_millis(250);
@@ -54,13 +55,13 @@ pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
     loop {
         watch.probe.wake_me().map_err(|error| failure(&error))?;
         match watch.look().await? {
-            Some(0) => watch.woken(LOOK).await?,
+            Some(0) => watch.woken(tick::within(LOOK, std::time::Instant::now()).into()).await?,
             Some(_) => {}
             None => return Ok(()),
         }
         // Awake, until nothing came in a while.
         loop {
-            watch.woken(BATCH).await?;
+            watch.woken(Instant::now() + BATCH).await?;
             match watch.look().await? {
                 Some(0) => break,
                 Some(_) => {}
@@ -85,9 +86,9 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Waits until the kernel says that there is something to take, and at most so long.
-    async fn woken(&self, at_most: Duration) -> Result<(), Failure> {
-        timeout(at_most, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
+    /// Waits until the kernel says that there is something to take, and at most until then.
+    async fn woken(&self, until: Instant) -> Result<(), Failure> {
+        timeout_at(until, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
     }
 
     /// Takes what there is and says how much it was; `None` when nobody wants it any more.

@@ -62,20 +62,28 @@ pub fn snapshot(pid: i32, image: &Image, redaction: &Redaction) -> ProcessCreate
 /// the script. A process that is called after an argument of its own, and not after its program, is one; the file is
 /// not looked at, because it may lie where looking never ends.
 pub fn script(image: &Image) -> Option<Vec<u8>> {
+    from_the_root(script_as_named(image)?, image)
+}
+
+/// The same as the arguments name it, which may be from the directory the process is in.
+pub fn script_as_named(image: &Image) -> Option<&[u8]> {
     if let Some(script) = &image.script {
-        return from_the_root(script, image);
+        return Some(script);
     }
     let name = image.stat.as_ref()?.name.as_slice();
-    let arguments = image.arguments.as_ref()?.arguments();
-    let (interpreter, rest) = arguments.split_first()?;
     let called = |path: &[u8]| {
         let base = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         !base.is_empty() && &base[..base.len().min(NAME_BYTES)] == name
     };
-    if !interpreter.starts_with(b"/") || called(interpreter) || called(image.executable.as_ref()?) {
+    if called(image.executable.as_ref()?) {
         return None;
     }
-    from_the_root(rest.iter().take(2).find(|argument| called(argument))?, image)
+    let arguments = image.arguments.as_ref()?.arguments();
+    let (interpreter, rest) = arguments.split_first()?;
+    if !interpreter.starts_with(b"/") || called(interpreter) {
+        return None;
+    }
+    rest.iter().take(2).copied().find(|argument| called(argument))
 }
 
 fn from_the_root(script: &[u8], image: &Image) -> Option<Vec<u8>> {

@@ -19,6 +19,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::lines::{Line, Lines};
 use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread, was_lost_unread};
 use super::sink::{End, Sink};
+use crate::tick;
 
 /// A syslog line has at most 8 KiB by default everywhere.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -301,9 +302,13 @@ impl Wake {
 
     /// Waits for a change, or for long enough.
     pub async fn wait(&self) {
-        let Some(watches) = &self.0 else { return tokio::time::sleep(BACKSTOP).await };
+        let Some(watches) = &self.0 else { return tick::wait(BACKSTOP).await };
         // When the event loop shuts down this future is dropped, so errors need no answer but must not spin.
-        if tokio::time::timeout(BACKSTOP, watches.next()).await.is_ok() {
+        let changed = tokio::select! {
+            _ = watches.next() => true,
+            () = tick::wait(BACKSTOP) => false,
+        };
+        if changed {
             tokio::time::sleep(SETTLE).await;
             // What was written meanwhile is read now; it needs no second look.
             let _taken = tokio::time::timeout(Duration::ZERO, watches.next()).await;
