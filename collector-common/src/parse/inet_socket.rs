@@ -28,8 +28,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them, the commonest first.
-    pub const ALL: [Protocol; 5] =
-        [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite, Protocol::Raw, Protocol::Sctp];
+    pub const ALL: [Protocol; 5] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite, Protocol::Raw, Protocol::Sctp];
 
     /// The name on the wire.
     pub fn name(self) -> &'static str {
