@@ -244,12 +244,12 @@ mod tests {
             assert_eq!(owner.pid, me());
             assert_eq!(owner.executable.as_deref(), std::env::current_exe().unwrap().to_str());
             assert_eq!(owner.uid, Some(nix::unistd::getuid().as_raw()));
-            assert_eq!(owners.holds.len(), 1);
         }
         drop(listener);
-        let named = owners.name(&BTreeSet::from([inode]));
         let expected = hidden_owners().is_none().then_some(None);
-        assert_eq!(named.get(&inode).cloned(), expected, "a socket that nobody holds any more");
+        // Other tests start programs meanwhile, and each holds all of our files for a moment.
+        let found = (0..1000).find(|_| owners.name(&BTreeSet::from([inode])).get(&inode).cloned() == expected);
+        assert!(found.is_some(), "a socket that nobody holds any more has an owner");
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = inode_of(&listener);
         let mut owners = Owners::new(&Root::host());
-        assert_eq!(owners.name(&BTreeSet::from([inode]))[&inode].as_ref().unwrap().others, Vec::<i32>::new());
+        assert_eq!(owners.name(&BTreeSet::from([inode]))[&inode].as_ref().unwrap().pid, me());
         let inherited = Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
         let mut child = Command::new("sleep").arg("1000").stdin(inherited).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
@@ -265,8 +265,9 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         let owner = named[&inode].as_ref().unwrap();
-        assert_eq!((owner.pid, owner.others.as_slice(), owner.holders), (me(), &[pid][..], 2));
-        assert_eq!(owners.name(&BTreeSet::from([inode]))[&inode].as_ref().unwrap().others, Vec::<i32>::new());
+        assert!(owner.pid == me() && owner.others.contains(&pid) && owner.holders > 1, "{owner:?}");
+        let after = owners.name(&BTreeSet::from([inode]));
+        assert!(!after[&inode].as_ref().unwrap().others.contains(&pid), "{after:?}");
     }
 
     #[test]
