@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, MapData, MapError, RingBuf};
 use aya::programs::RawTracePoint;
@@ -51,15 +52,7 @@ impl Probe {
     /// # Errors
     /// Why that cannot be, in words that follow "because".
     pub fn load(root: &Root) -> Result<Probe, String> {
-        may_be_used(root)?;
-        // Before Linux 5.11 maps count as locked memory. Where the limit is high enough or does not matter, that this
-        // is refused does not matter either.
-        if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-            tracing::debug!("cannot raise the limit of locked memory: {error}");
-        }
-        let loaded = Probe::attach();
-        memory::give_back();
-        loaded.map_err(|error| words(error.as_ref()))
+        bring_in(root, Probe::attach)
     }
 
     fn attach() -> Result<Probe, Box<dyn Error>> {
@@ -84,6 +77,24 @@ impl Probe {
     pub fn wake_me(&mut self) -> Result<(), MapError> {
         self.shared.set(ASLEEP, 1, 0)
     }
+}
+
+/// Brings a program into the kernel. One after the other, because each takes much memory for a moment.
+///
+/// # Errors
+/// Why that cannot be, in words that follow "because".
+pub fn bring_in<T>(root: &Root, load: impl FnOnce() -> Result<T, Box<dyn Error>>) -> Result<T, String> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    may_be_used(root)?;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before Linux 5.11 maps count as locked memory. Where the limit is high enough or does not matter, that this
+    // is refused does not matter either.
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!("cannot raise the limit of locked memory: {error}");
+    }
+    let loaded = load();
+    memory::give_back();
+    loaded.map_err(|error| words(error.as_ref()))
 }
 
 /// What can be said in better words than the kernel's, before it is asked.

@@ -84,7 +84,8 @@ impl Owners {
     }
 
     /// The same, by what the kernel told of all processes just now.
-    pub(super) fn name_by(&mut self, holds: Holds, inodes: &BTreeSet<u64>) -> Named {
+    pub(super) fn name_by(&mut self, mut holds: Holds, inodes: &BTreeSet<u64>) -> Named {
+        holds.retain(|inode, _| inodes.contains(inode));
         self.holds = holds;
         self.processes.clear();
         self.describe_all(inodes)

@@ -2,13 +2,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use collector_common::clock::Clock;
-use collector_common::collector::{LoginSource, ProcessBackend, State, StateSlot, channel};
-use collector_common::event::payload::ListeningPort;
+use collector_common::collector::{Draft, LoginSource, State, StateSlot, channel};
+use collector_common::event::payload::{ListeningPort, Payload, Severity};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::change::View;
+use super::owner::Named;
+use super::source::Reader;
+use super::watch::look_by;
 use super::*;
 
 /// Protocol, local address, local port.
