@@ -169,7 +169,10 @@ impl Door {
         };
         match setns(&home, CloneFlags::CLONE_NEWNET) {
             Ok(()) => Door::Open(home),
-            Err(errno) => Door::Ajar(format!("setns: {}; it needs CAP_SYS_ADMIN", errno.desc())),
+            Err(errno) => Door::Ajar(format!(
+                "setns: {}; to enter them needs CAP_SYS_ADMIN, and in the unit setns and RestrictNamespaces=net",
+                errno.desc()
+            )),
         }
     }
 }
