@@ -19,6 +19,7 @@ use collector_common::parse::proc_pid;
 use collector_common::root::Root;
 use nix::sched::{CloneFlags, setns};
 
+use super::pace::{self, cpu_time};
 use super::source::{Reader, Source};
 
 /// So many are looked into; what is beyond is said. Any user may make some thousand.
@@ -36,7 +37,15 @@ pub(super) struct Namespaces {
     found: BTreeMap<u32, i32>,
     /// How many more there are than are looked into.
     beyond: usize,
-    refreshed: Option<(Instant, Option<u64>)>,
+    searched: Option<Search>,
+}
+
+/// The last search.
+struct Search {
+    at: Instant,
+    /// The number the newest process had then.
+    newest: Option<u64>,
+    cost: Duration,
 }
 
 /// How a namespace is looked into.
@@ -61,7 +70,7 @@ impl Namespaces {
 
     fn by(root: &Root, door: Door) -> Namespaces {
         let (found, beyond) = (BTreeMap::new(), 0);
-        Namespaces { root: root.clone(), own: number(root, "self"), door, found, beyond, refreshed: None }
+        Namespaces { root: root.clone(), own: number(root, "self"), door, found, beyond, searched: None }
     }
 
     /// Their numbers, by what was found last.
@@ -79,16 +88,21 @@ impl Namespaces {
         (self.own != Some(namespace)).then_some(namespace)
     }
 
-    /// Looks for them, if a process was started since the last time, or a while has passed.
+    /// Looks for them, if a process was started since the last time, or a while has passed. More rarely where that is
+    /// dear: on some machines a process is started all the time.
     pub(super) fn refresh(&mut self) {
         if !self.root.is_host() {
             return;
         }
         let newest = self.newest_pid();
-        let is_fresh = |(at, pid): &(Instant, Option<u64>)| at.elapsed() < REFRESH_EVERY && *pid == newest;
-        if !self.refreshed.as_ref().is_some_and(is_fresh) {
+        let is_fresh = self.searched.as_ref().is_some_and(|last| {
+            let age = last.at.elapsed();
+            age < REFRESH_EVERY && (last.newest == newest || age < pace::until_look(last.cost) / 2)
+        });
+        if !is_fresh {
+            let started = cpu_time();
             self.search();
-            self.refreshed = Some((Instant::now(), newest));
+            self.searched = Some(Search { at: Instant::now(), newest, cost: cpu_time().saturating_sub(started) });
         }
     }
 

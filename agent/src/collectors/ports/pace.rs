@@ -1,6 +1,8 @@
-//! How often is looked and how much is sent, by what it costs. Nothing here asks the machine.
+//! How often is looked and how much is sent, by what it costs. Nothing here asks the machine but for the time.
 
 use std::time::Duration;
+
+use nix::time::ClockId;
 
 /// With the look and the snapshot behind it a listener is told within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
@@ -18,6 +20,11 @@ const PEERS_AT_LEAST_EVERY: Duration = Duration::from_secs(5 * 60);
 /// open and close a socket as often as he likes.
 const CHANGES_AT_ONCE: u32 = 10;
 const CHANGE_EVERY: Duration = Duration::from_secs(10);
+
+/// What the calling thread has taken so far.
+pub(super) fn cpu_time() -> Duration {
+    ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
+}
 
 /// The pause between two looks, the first of which took this much CPU.
 pub(super) fn until_look(cost: Duration) -> Duration {

@@ -10,13 +10,12 @@ use collector_common::collector::{Context, Draft, Failure};
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::time::ClockId;
 use tokio::runtime::Handle;
 
 use super::change::{self, Listener, Moment, Verdict, View};
 use super::namespace::Namespaces;
 use super::owner::{Named, Owners};
-use super::pace::{self, Allowance};
+use super::pace::{self, Allowance, cpu_time};
 use super::passing::Passing;
 use super::probe::Probe;
 use super::source::{Reader, Source};
@@ -275,11 +274,6 @@ pub(super) fn look_by(
     let connections = if with_connections { reader.connections(&listeners)? } else { Vec::new() };
     let interfaces = reader.interfaces(listeners.iter().map(|(_, socket)| socket).chain(&connections));
     Ok(Look { namespace, listeners, connections, interfaces })
-}
-
-/// What the calling thread has taken so far.
-fn cpu_time() -> Duration {
-    ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
 }
 
 fn alarm(vanished: &[Listener], named: &Named) -> Diagnostic {
