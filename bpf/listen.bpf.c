@@ -82,7 +82,6 @@ int on_state(u64 *arguments)
 
 struct holder {
     u64 inode;
-    u64 start_boottime_ns;
     u32 pid;
     u32 fd;
 };
@@ -110,7 +109,6 @@ int on_file(struct task_file *context)
         return 0;
     struct holder holder = {
         .inode = READ(READ(file->f_inode)->i_ino),
-        .start_boottime_ns = READ(READ(task->group_leader)->start_boottime),
         .pid = READ(task->tgid),
         .fd = context->fd,
     };

@@ -36,7 +36,8 @@ gcc -O2 -o "$dir/sockets" tests/support/sockets.c
 mkfifo "$dir/open"
 exec 8<>"$dir/open"
 
-begin() { "$@" & started+=($!); last=$!; }
+# Without the redirection what runs in the background reads from /dev/null.
+begin() { "$@" <&0 & started+=($!); last=$!; }
 end() { kill "$1" 2>/dev/null || true; wait "$1" 2>/dev/null || true; }
 cpu_us() { cat "/proc/$1/task/"*/schedstat | awk '{ sum += $1 } END { printf "%d", sum / 1000 }'; }
 crowd() {

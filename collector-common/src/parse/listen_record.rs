@@ -4,7 +4,7 @@
 //! listens or not  0 time since boot u64 | 8 start of the process u64, both ns | 16 pid u32 | 20 uid u32
 //!                 24 network namespace u32 | 28 interface u32 | 32 protocol u16 | 34 family u16 | 36 port u16
 //!                 38 begins u16 | 40 address 16 | 56 name of the process 16, with NUL
-//! holder          0 inode u64 | 8 start of the process u64, ns | 16 pid u32 | 20 descriptor u32
+//! holder          0 inode u64 | 8 pid u32 | 12 descriptor u32
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::inet_socket::Protocol;
 
 /// Of one record that tells a holder.
-pub const HOLDER_BYTES: usize = 24;
+pub const HOLDER_BYTES: usize = 16;
 const RECORD_BYTES: usize = 72;
 
 const AF_INET: u16 = 2;
@@ -78,8 +78,6 @@ impl ListenRecord {
 pub struct HolderRecord {
     /// Of the socket.
     pub inode: u64,
-    /// When the process was made.
-    pub start_boottime_ns: u64,
     /// The process.
     pub pid: u32,
     /// Its descriptor.
@@ -88,14 +86,9 @@ pub struct HolderRecord {
 
 /// Reads records that follow each other; what is left of the last one is not read.
 pub fn holders(bytes: &[u8]) -> impl Iterator<Item = HolderRecord> + '_ {
-    bytes.chunks_exact(HOLDER_BYTES).filter_map(|it| {
-        Some(HolderRecord {
-            inode: u64_at(it, 0)?,
-            start_boottime_ns: u64_at(it, 8)?,
-            pid: u32_at(it, 16)?,
-            fd: u32_at(it, 20)?,
-        })
-    })
+    bytes
+        .chunks_exact(HOLDER_BYTES)
+        .filter_map(|it| Some(HolderRecord { inode: u64_at(it, 0)?, pid: u32_at(it, 8)?, fd: u32_at(it, 12)? }))
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
@@ -147,9 +140,9 @@ mod tests {
 
     #[test]
     fn holders_follow_each_other() {
-        let one = [[9_u64, 8].map(u64::to_ne_bytes).concat(), [7_u32, 3].map(u32::to_ne_bytes).concat()].concat();
+        let one = [9_u64.to_ne_bytes().to_vec(), [7_u32, 3].map(u32::to_ne_bytes).concat()].concat();
         let found: Vec<_> = holders(&[one.clone(), one, vec![1]].concat()).collect();
-        let expected = HolderRecord { inode: 9, start_boottime_ns: 8, pid: 7, fd: 3 };
+        let expected = HolderRecord { inode: 9, pid: 7, fd: 3 };
         assert_eq!(found, [expected, expected]);
     }
 }

@@ -10,6 +10,12 @@
 //! An address is one hexadecimal word for IPv4 and four for IPv6. Each word was printed as a number from memory that
 //! holds network order, so it goes back to memory in the machine's own order. A port is an ordinary number.
 //!
+//! How many there are of each is in `/proc/net/sockstat` and `sockstat6` (`net/ipv4/proc.c`), without a walk:
+//!
+//! ```text
+//! UDPLITE: inuse 0        UDPLITE6: inuse 0
+//! ```
+//!
 //! SCTP has a table of its own, `/proc/net/sctp/eps` (`net/sctp/proc.c`), with all addresses of an endpoint, written as
 //! people do:
 //!
@@ -20,7 +26,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::inet_socket::{InetSocket, LISTEN};
+use super::inet_socket::{InetSocket, LISTEN, Protocol};
 
 /// A table and what of it could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +47,16 @@ pub fn read(text: &str) -> Table {
         }
     }
     table
+}
+
+/// The protocols of which there is no socket, by what `sockstat` or `sockstat6` says.
+pub fn unused(text: &str) -> impl Iterator<Item = Protocol> + '_ {
+    text.lines().filter_map(|line| {
+        let (name, counts) = line.split_once(": ")?;
+        let is_unused = counts == "inuse 0" || counts.starts_with("inuse 0 ");
+        let named = |it: &Protocol| it.name() == name.strip_suffix('6').unwrap_or(name);
+        Protocol::ALL.into_iter().find(named).filter(|_| is_unused)
+    })
 }
 
 /// Reads the table of SCTP, of which only endpoints that listen are taken.
@@ -134,6 +150,16 @@ mod tests {
         assert_eq!((v4.uid, v4.inode), (1000, 21093));
         assert_eq!((v6.local.to_string().as_str(), v6.local_port, v6.state), ("2001:db8::17", 443, LISTEN));
         assert_eq!(v6.inode, 4_294_967_295);
+    }
+
+    #[test]
+    fn what_there_is_none_of_is_told_by_the_counts() {
+        let text = "sockets: used 17\nTCP: inuse 1 orphan 0 tw 100 alloc 1 mem 214\nUDP: inuse 0 mem 0\n\
+                    UDPLITE: inuse 0\nRAW: inuse 10\nFRAG: inuse 0 memory 0\n";
+        assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Udp, Protocol::UdpLite]);
+        let text = "TCP6: inuse 0\nUDP6: inuse 3\nRAW6: inuse 0\n";
+        assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Raw]);
+        assert_eq!(unused("").count(), 0);
     }
 
     #[test]

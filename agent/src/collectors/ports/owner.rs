@@ -9,9 +9,11 @@
 //! is given to somebody else in the middle of it cannot mix two processes up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::fd::AsFd;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use collector_common::parse::proc_pid;
@@ -19,9 +21,11 @@ use collector_common::root::Root;
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::Mode;
-use procfs::process::Process;
 
 use crate::collectors::exec::image::start_ticks;
+
+/// Enough for `status` up to its uids, and for all of `cgroup` but that of a very deep version 1 hierarchy.
+const FILE_BYTES: usize = 4096;
 
 /// Other holders of a socket that are named.
 const OTHERS_NAMED: usize = 16;
@@ -49,26 +53,27 @@ pub(super) type Named = BTreeMap<u64, Option<Owner>>;
 /// What is remembered of who holds what.
 pub(super) struct Owners {
     root: Root,
-    /// Start of each process of the last time, in clock ticks after boot.
-    processes: BTreeMap<i32, u64>,
+    processes: BTreeSet<Process>,
     holds: Holds,
 }
+
+/// A process, by its number and the number of its directory in `/proc`. The directory keeps that as long as the kernel
+/// remembers it, at the most as long as the process lives, and it is told by the list of processes itself.
+type Process = (i32, u64);
 
 /// Who holds a socket, by its inode.
 pub(super) type Holds = BTreeMap<u64, Vec<Hold>>;
 
-/// A process that holds a socket.
+/// A process that holds a socket, and by which descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
     pub(super) pid: i32,
-    /// Clock ticks after boot, `/proc/PID/stat` field 22.
-    pub(super) started: u64,
     pub(super) fd: u32,
 }
 
 impl Owners {
     pub(super) fn new(root: &Root) -> Owners {
-        Owners { root: root.clone(), processes: BTreeMap::new(), holds: BTreeMap::new() }
+        Owners { root: root.clone(), processes: BTreeSet::new(), holds: BTreeMap::new() }
     }
 
     /// Names the owners of these. Sockets that may be held by a process we cannot look into are left out.
@@ -93,21 +98,19 @@ impl Owners {
 
     fn update(&mut self, inodes: &BTreeSet<u64>) {
         let root = &self.root;
-        self.holds.retain(|inode, holds| {
-            holds.retain(|hold| inodes.contains(inode) && still_holds(root, *inode, hold));
-            !holds.is_empty()
-        });
         let running = running(root);
         let all_known = inodes.iter().all(|inode| self.holds.contains_key(inode));
-        let mut unread: Vec<_> =
-            running.iter().filter(|(pid, start)| !all_known || self.processes.get(pid) != Some(start)).collect();
-        unread.sort_by_key(|(_, started)| std::cmp::Reverse(**started));
-        for (pid, started) in unread {
+        let known = if all_known { std::mem::take(&mut self.processes) } else { BTreeSet::new() };
+        self.holds.retain(|inode, holds| {
+            holds.retain(|hold| all_known && inodes.contains(inode) && still_holds(root, *inode, hold));
+            !holds.is_empty()
+        });
+        for (pid, _) in running.difference(&known) {
             for (inode, fd) in sockets_of(root, *pid) {
                 if inodes.contains(&inode) {
                     let holds = self.holds.entry(inode).or_default();
                     holds.retain(|hold| hold.pid != *pid);
-                    holds.push(Hold { pid: *pid, started: *started, fd });
+                    holds.push(Hold { pid: *pid, fd });
                 }
             }
         }
@@ -116,6 +119,7 @@ impl Owners {
 
     fn describe_all(&self, inodes: &BTreeSet<u64>) -> Named {
         let mut processes: BTreeMap<i32, Option<Owner>> = BTreeMap::new();
+        let mut starts: BTreeMap<i32, u64> = BTreeMap::new();
         let has_systemd = fs::read(self.root.path("/proc/1/comm")).is_ok_and(|name| name == b"systemd\n");
         let sees_all = hidden_owners().is_none();
         let mut named = Named::new();
@@ -127,11 +131,14 @@ impl Owners {
                 continue;
             };
             let mut holds = holds.clone();
-            holds.sort_by_key(rank);
-            // One that ended meanwhile is passed over.
-            let mut described = holds
-                .iter()
-                .filter_map(|hold| processes.entry(hold.pid).or_insert_with(|| describe(&self.root, hold)).clone());
+            if holds.len() > 1 {
+                // One that ended meanwhile is passed over below.
+                let mut start = |pid| *starts.entry(pid).or_insert_with(|| start_ticks(&self.root, pid).unwrap_or(0));
+                holds.sort_by_cached_key(|hold| rank(hold.pid, start(hold.pid)));
+            }
+            let mut described = holds.iter().filter_map(|hold| {
+                processes.entry(hold.pid).or_insert_with(|| describe(&self.root, *inode, hold)).clone()
+            });
             let Some(mut owner) = described.next() else { continue };
             owner.holders = holds.len();
             owner.activated = has_systemd && holds.iter().any(|hold| hold.pid == 1);
@@ -153,7 +160,7 @@ fn hidden_owners() -> Option<String> {
     const CAP_SYS_PTRACE: u64 = 1 << 19;
     let remedy = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH";
     let needed = CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH;
-    match Process::myself().and_then(|process| process.status()) {
+    match procfs::process::Process::myself().and_then(|process| process.status()) {
         Ok(status) if status.capeff & needed == needed => None,
         Ok(_) => Some(format!("which processes hold sockets of other users is unknown: {remedy}")),
         Err(error) => {
@@ -162,10 +169,9 @@ fn hidden_owners() -> Option<String> {
     }
 }
 
-fn running(root: &Root) -> BTreeMap<i32, u64> {
+fn running(root: &Root) -> BTreeSet<Process> {
     let entries = fs::read_dir(root.path("/proc")).into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, start_ticks(root, pid)?))).collect()
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.ino()))).collect()
 }
 
 /// The sockets a process holds. One that ends meanwhile, or may not be looked into, holds nothing we can name.
@@ -174,13 +180,12 @@ fn sockets_of(root: &Root, pid: i32) -> Vec<(u64, u32)> {
     let Ok(mut files) = Dir::open(&directory, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
         return Vec::new();
     };
-    let Ok(handle) = files.as_fd().try_clone_to_owned() else { return Vec::new() };
-    let fds = files.iter().flatten().filter_map(|file| file.file_name().to_str().ok()?.parse::<u32>().ok());
-    let socket = |fd: u32| {
-        let target = readlinkat(&handle, fd.to_string().as_str()).ok()?;
-        Some((inode(target.as_bytes())?, fd))
+    let fds: Vec<CString> = files.iter().flatten().map(|file| file.file_name().to_owned()).collect();
+    let socket = |fd: &CString| {
+        let target = readlinkat(&files, fd.as_c_str()).ok()?;
+        Some((inode(target.as_bytes())?, fd.to_str().ok()?.parse().ok()?))
     };
-    fds.filter_map(socket).collect()
+    fds.iter().filter_map(socket).collect()
 }
 
 fn still_holds(root: &Root, wanted: u64, hold: &Hold) -> bool {
@@ -194,27 +199,34 @@ fn inode(target: &[u8]) -> Option<u64> {
     std::str::from_utf8(number).ok()?.parse().ok()
 }
 
-/// `None` when the process ended and its number may be another's.
-fn describe(root: &Root, hold: &Hold) -> Option<Owner> {
+/// `None` when the process ended, and what was read may be another's that has its number now.
+fn describe(root: &Root, inode: u64, hold: &Hold) -> Option<Owner> {
     let process = root.path(format!("/proc/{}", hold.pid));
     let owner = Owner {
         pid: hold.pid,
         executable: executable(&process),
-        uid: fs::read(process.join("status")).ok().and_then(|text| proc_pid::uids(&text)).map(|uids| uids.real),
-        container: fs::read(process.join("cgroup")).ok().and_then(|text| proc_pid::container_id(&text)),
+        uid: beginning(&process.join("status")).and_then(|text| proc_pid::uids(&text)).map(|uids| uids.real),
+        container: beginning(&process.join("cgroup")).and_then(|text| proc_pid::container_id(&text)),
         others: Vec::new(),
         holders: 1,
         activated: false,
     };
-    (start_ticks(root, hold.pid) == Some(hold.started)).then_some(owner)
+    still_holds(root, inode, hold).then_some(owner)
+}
+
+/// Of a small file of `/proc`, by one call: each makes the kernel write it anew.
+fn beginning(path: &Path) -> Option<Vec<u8>> {
+    let mut buffer = [0; FILE_BYTES];
+    let bytes = File::open(path).ok()?.read(&mut buffer).ok()?;
+    Some(buffer[..bytes].to_vec())
 }
 
 pub(super) fn executable(process: &Path) -> Option<String> {
     fs::read_link(process.join("exe")).ok().map(PathBuf::into_os_string).map(|it| it.to_string_lossy().into_owned())
 }
 
-fn rank(hold: &Hold) -> (bool, u64, i32) {
-    (hold.pid == 1, hold.started, hold.pid)
+fn rank(pid: i32, started: u64) -> (bool, u64, i32) {
+    (pid == 1, started, pid)
 }
 
 #[cfg(test)]
@@ -273,9 +285,8 @@ mod tests {
 
     #[test]
     fn the_oldest_holder_is_named_and_init_last() {
-        let hold = |pid, started| Hold { pid, started, fd: 3 };
-        let mut holders = [hold(1, 0), hold(900, 50), hold(300, 40), hold(301, 40)];
-        holders.sort_by_key(rank);
-        assert_eq!(holders.map(|holder| holder.pid), [300, 301, 900, 1]);
+        let mut holders = [(1, 0), (900, 50), (300, 40), (301, 40)];
+        holders.sort_by_key(|(pid, started)| rank(*pid, *started));
+        assert_eq!(holders.map(|(pid, _)| pid), [300, 301, 900, 1]);
     }
 }

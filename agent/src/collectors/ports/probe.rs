@@ -86,7 +86,7 @@ impl Probe {
         let mut found = Holds::new();
         for record in holders(&bytes) {
             let Ok(pid) = i32::try_from(record.pid) else { continue };
-            let hold = Hold { pid, started: record.start_boottime_ns / TICK_NS, fd: record.fd };
+            let hold = Hold { pid, fd: record.fd };
             let holds = found.entry(record.inode).or_default();
             // A process may hold a socket more than once.
             if !holds.iter().any(|it| it.pid == pid) {

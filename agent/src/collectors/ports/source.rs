@@ -41,6 +41,8 @@ pub(super) struct Reader<'a> {
     /// Absent where only tables may be read.
     diag: Option<SockDiag>,
     tables: PathBuf,
+    /// Of which there is none, by the kernel's own count: to walk its table costs more than to ask how many there are.
+    empty: Vec<(Protocol, Family)>,
 }
 
 impl Source {
@@ -52,7 +54,7 @@ impl Source {
             Some(Err(error)) => (None, error.to_string()),
             None => (None, "sock_diag speaks of the running machine only".to_owned()),
         };
-        let mut reader = Reader { source: &source, diag, tables: root.path("/proc/net") };
+        let mut reader = Reader { source: &source, diag, tables: root.path("/proc/net"), empty: Vec::new() };
         let (mut ways, mut gaps) = (Vec::new(), Vec::new());
         for protocol in Protocol::ALL {
             // To ask about SCTP would have the kernel load it, which nobody wants here who does not use it.
@@ -90,7 +92,7 @@ impl Source {
     pub(super) fn here(&self) -> Result<Reader<'_>, Failure> {
         let asked = self.ways.iter().any(|(_, way)| *way == Way::SockDiag).then(SockDiag::open);
         let diag = asked.transpose().map_err(|error| Failure(error.to_string()))?;
-        Ok(Reader { source: self, diag, tables: self.root.path("/proc/net") })
+        Ok(Reader { source: self, diag, tables: self.root.path("/proc/net"), empty: Vec::new() })
     }
 
     /// Reads the network namespace the calling thread is in, which is not that of the other threads.
@@ -100,7 +102,7 @@ impl Source {
 
     /// Reads the network namespace of a process, where one may not enter it.
     pub(super) fn beside(&self, pid: i32) -> Reader<'_> {
-        Reader { source: self, diag: None, tables: self.root.path(format!("/proc/{pid}/net")) }
+        Reader { source: self, diag: None, tables: self.root.path(format!("/proc/{pid}/net")), empty: Vec::new() }
     }
 
     /// The ports the kernel gives to clients.
@@ -122,6 +124,7 @@ impl Reader<'_> {
 
     /// The listeners of this look and of one before it.
     pub(super) fn listeners_beside(&mut self, mut all: Vec<Socket>) -> Result<Vec<Socket>, Failure> {
+        self.count();
         for (protocol, way) in &self.source.ways {
             let sockets = self.sockets(*protocol, *way, 1 << protocol.waiting_state())?;
             let listeners = sockets.into_iter().filter(|socket| socket.is_listener(*protocol));
@@ -157,6 +160,9 @@ impl Reader<'_> {
     fn sockets(&mut self, protocol: Protocol, way: Way, states: u32) -> Result<Vec<InetSocket>, Failure> {
         let mut all = Vec::new();
         for family in Family::ALL {
+            if self.empty.contains(&(protocol, family)) {
+                continue;
+            }
             let sockets = match (way, &mut self.diag) {
                 (Way::SockDiag, Some(diag)) => match diag.dump(Query { protocol, family, states }) {
                     Err(DumpError::Refused(_)) if family == Family::V6 && !self.has_ipv6() => Ok(Vec::new()),
@@ -172,6 +178,14 @@ impl Reader<'_> {
         all.sort();
         all.dedup();
         Ok(all)
+    }
+
+    fn count(&mut self) {
+        self.empty.clear();
+        for (name, family) in [("sockstat", Family::V4), ("sockstat6", Family::V6)] {
+            let text = fs::read_to_string(self.tables.join(name)).unwrap_or_default();
+            self.empty.extend(proc_net::unused(&text).map(|protocol| (protocol, family)));
+        }
     }
 
     fn has_ipv6(&self) -> bool {

@@ -221,13 +221,19 @@ impl Watch {
     }
 
     /// Adds who is connected to what was seen without that.
-    fn with_connections(&mut self, mut looks: Vec<Look>) -> Result<Vec<Look>, Failure> {
-        let mut again = self.look(true)?;
+    fn with_connections(&self, mut looks: Vec<Look>) -> Result<Vec<Look>, Failure> {
         for look in &mut looks {
-            if let Some(at) = again.iter().position(|it| it.namespace == look.namespace) {
-                let more = again.swap_remove(at);
-                look.connections = more.connections;
-                look.interfaces.extend(more.interfaces);
+            let read = |reader: &mut Reader<'_>| {
+                let connections = reader.connections(&look.listeners)?;
+                Ok((reader.interfaces(connections.iter()), connections))
+            };
+            let seen = match look.namespace {
+                None => Some(read(&mut self.source.here()?)?),
+                Some(number) => self.namespaces.visit(number, &self.source, read)?,
+            };
+            if let Some((interfaces, connections)) = seen {
+                look.connections = connections;
+                look.interfaces.extend(interfaces);
             }
         }
         Ok(looks)
