@@ -13,6 +13,8 @@ use crate::collectors::exec::image::start_ticks;
 
 /// So many are kept until the next look; what is beyond is counted.
 const KEPT: usize = 4096;
+/// Of so many the program is asked for; the others are told by their name.
+const PROGRAMS_ASKED: usize = 64;
 
 /// What came and went.
 #[derive(Debug, Default)]
@@ -34,10 +36,8 @@ impl Passing {
                 self.more += 1;
                 continue;
             }
-            let pid = i32::try_from(record.pid).unwrap_or(0);
-            let program = executable(&root.path(format!("/proc/{pid}")));
-            let is_same = start_ticks(root, pid) == Some(record.start_boottime_ns / TICK_NS);
-            self.begun.push((record, program.filter(|_| is_same)));
+            let program = if self.begun.len() < PROGRAMS_ASKED { program(root, &record) } else { None };
+            self.begun.push((record, program));
         }
     }
 
@@ -73,6 +73,12 @@ impl Passing {
         let message = format!("listened for a moment: {}", names.join(", "));
         Diagnostic::new(Severity::Warning, message).with("MomentaryListeners", names.join(";"))
     }
+}
+
+fn program(root: &Root, record: &ListenRecord) -> Option<String> {
+    let pid = i32::try_from(record.pid).ok()?;
+    let program = executable(&root.path(format!("/proc/{pid}")))?;
+    (start_ticks(root, pid)? == record.start_boottime_ns / TICK_NS).then_some(program)
 }
 
 fn words(record: &ListenRecord, program: Option<&str>, namespace: Option<u32>) -> String {

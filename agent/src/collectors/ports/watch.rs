@@ -44,6 +44,8 @@ pub(super) struct Watch {
     /// When the last look was, and what the last one for listeners only took.
     looked: Instant,
     look_cost: Duration,
+    /// The same with all the kernel told before it.
+    turn_cost: Duration,
     allowance: Allowance,
 }
 
@@ -82,6 +84,7 @@ impl Watch {
             peers_due: None,
             looked: Instant::now(),
             look_cost: Duration::ZERO,
+            turn_cost: Duration::ZERO,
             allowance: Allowance::full(),
         })
     }
@@ -108,6 +111,7 @@ impl Watch {
         };
         let asks_peers =
             moment.is_due() || moment.peers_count() && self.peers_due.is_none_or(|at| at <= Instant::now());
+        let begun = cpu_time();
         self.take_news();
         self.namespaces.refresh();
         let started = cpu_time();
@@ -120,6 +124,7 @@ impl Watch {
         }
         self.looked = Instant::now();
         self.passing.settle(&looks, |number| self.namespaces.foreign(number));
+        self.turn_cost = cpu_time().saturating_sub(begun);
         let now = View::of(&looks, self.epoch.elapsed(), &self.before, &self.transient);
         let verdict = change::decide(self.sent.as_ref().map(|sent| &sent.view), &self.before, &now, &moment);
         self.before = now;
@@ -248,7 +253,7 @@ impl Watch {
         if early && fds[0].any() == Some(true) {
             return Ok(Turn::End);
         }
-        let rest = pace::until_look_for_event(self.look_cost).saturating_sub(self.looked.elapsed());
+        let rest = pace::until_look_for_event(self.turn_cost).saturating_sub(self.looked.elapsed());
         if early && !rest.is_zero() && ready(&mut [stop()], rest)? {
             return Ok(Turn::End);
         }
