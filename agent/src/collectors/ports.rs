@@ -9,9 +9,9 @@
 //!
 //! Where BPF may be used, `probe` wakes the thread when a TCP socket begins or ceases to listen, and tells who holds what.
 //!
-//! A look asks the kernel for listeners only, which costs a tenth of a millisecond; `pace` makes it rarer where it costs
-//! more. Everything is done by a thread of its own, because it enters other network namespaces, and no other work may
-//! ever run there.
+//! A look compares the kernel's counts of sockets with those of the last one, and asks for the listeners when they
+//! differ; `pace` makes it rarer where it is dear. Everything is done by a thread of its own, because it enters other
+//! network namespaces, and no other work may ever run there.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -11,7 +11,7 @@ use super::{Look, Socket, snapshot};
 
 /// A datagram socket on a port the kernel chose is nearly always a client that waits for one answer (DNS, NTP), not a
 /// service: it counts once it has been there for so long.
-const CLIENTS_WAIT: Duration = Duration::from_secs(5);
+const CLIENTS_WAIT: Duration = Duration::from_secs(4);
 /// A snapshot for nothing but a new peer is sent at most this often.
 const PEER_SNAPSHOTS_EVERY: Duration = Duration::from_secs(5 * 60);
 

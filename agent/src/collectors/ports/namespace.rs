@@ -78,6 +78,11 @@ impl Namespaces {
         self.found.keys().copied().collect()
     }
 
+    /// A process in one.
+    pub(super) fn process(&self, namespace: u32) -> Option<i32> {
+        self.found.get(&namespace).copied()
+    }
+
     /// Whether a number is one of those that are looked at.
     pub(super) fn knows(&self, namespace: u32) -> bool {
         self.own == Some(namespace) || self.found.contains_key(&namespace)

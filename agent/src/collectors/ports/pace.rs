@@ -6,6 +6,7 @@ use nix::time::ClockId;
 
 /// With the look and the snapshot behind it a listener is told within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
+const READ_ANYWAY_EVERY: Duration = Duration::from_secs(5);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// Looks may take a five-hundredth of one processor. Those the kernel asks for may take a twentieth.
 const LOOKS_SHARE: u32 = 500;
@@ -31,7 +32,17 @@ pub(super) fn until_look(cost: Duration) -> Duration {
     cost.saturating_mul(LOOKS_SHARE).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY)
 }
 
-/// The same, when the kernel said that something changed.
+/// How soon a namespace is read again that seems to have changed: at the next look, unless that is dear.
+pub(super) fn until_reading(cost: Duration) -> Duration {
+    cost.saturating_mul(LOOKS_SHARE).min(LOOK_AT_LEAST_EVERY)
+}
+
+/// The same for one that does not seem to.
+pub(super) fn until_reading_anyway(cost: Duration) -> Duration {
+    until_reading(cost).max(READ_ANYWAY_EVERY)
+}
+
+/// The same as `until_look`, when the kernel said that something changed.
 pub(super) fn until_look_for_event(cost: Duration) -> Duration {
     cost.saturating_mul(EVENTS_SHARE).clamp(EVENTS_APART, LOOK_AT_LEAST_EVERY)
 }
@@ -78,6 +89,9 @@ mod tests {
         assert_eq!(until_look(Duration::MAX), LOOK_AT_LEAST_EVERY);
         assert_eq!(until_look_for_event(micros(6_000)), Duration::from_millis(120));
         assert_eq!(until_peers(micros(1_000)), Duration::from_secs(20));
+        assert!(until_reading(micros(100)) < LOOK_EVERY);
+        assert_eq!(until_reading(micros(15_000)), micros(7_500_000));
+        assert_eq!(until_reading_anyway(micros(100)), READ_ANYWAY_EVERY);
     }
 
     #[test]

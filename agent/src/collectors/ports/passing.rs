@@ -42,10 +42,14 @@ impl Passing {
     }
 
     /// Keeps what a look did not see.
-    pub(super) fn settle(&mut self, looks: &[Look], foreign: impl Fn(u32) -> Option<u32>) {
+    pub(super) fn settle<'a>(
+        &mut self,
+        looks: impl Iterator<Item = &'a Look> + Clone,
+        foreign: impl Fn(u32) -> Option<u32>,
+    ) {
         for (record, program) in std::mem::take(&mut self.begun) {
             let namespace = foreign(record.net_namespace);
-            let mut seen = looks.iter().filter(|look| look.namespace == namespace).flat_map(|look| &look.listeners);
+            let mut seen = looks.clone().filter(|look| look.namespace == namespace).flat_map(|look| &look.listeners);
             let is_there = seen.any(|(protocol, socket)| {
                 (*protocol, socket.local, socket.local_port) == (record.protocol, record.local, record.port)
             });
@@ -126,12 +130,12 @@ mod tests {
         let mut passing = Passing::default();
         let records = vec![record(8888), record(22), ListenRecord { begins: false, ..record(9) }];
         passing.note(&Root::host(), records, 0);
-        passing.settle(&[look(22)], |_| None);
+        passing.settle([look(22)].iter(), |_| None);
         let told = passing.tell();
         assert_eq!(told.message, "listened for a moment: TCP 127.0.0.1:8888 (nc, process 4294967295, user 33)");
         assert!(passing.is_empty());
         passing.note(&Root::host(), (1..=5000).map(record).collect(), 3);
-        passing.settle(&[look(22)], Some);
+        passing.settle([look(22)].iter(), Some);
         let told = passing.tell();
         assert!(told.message.contains("127.0.0.1:1 (nc, process 4294967295, user 33) in network namespace 7, "));
         assert!(told.extra_details["MomentaryListeners"].ends_with(";and 4983 more"), "{told:?}");

@@ -105,6 +105,15 @@ impl Source {
         Reader { source: self, diag: None, tables: self.root.path(format!("/proc/{pid}/net")), empty: Vec::new() }
     }
 
+    /// How many sockets of each kind there are in the namespace of a process, or in ours, as the kernel says it. It costs
+    /// a tenth of what reading them does, and when it is the same as before, hardly anything has changed.
+    pub(super) fn counts(&self, pid: Option<i32>) -> Option<String> {
+        let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+        let tables = self.root.path(format!("/proc/{process}/net"));
+        let v6 = fs::read_to_string(tables.join("sockstat6")).unwrap_or_default();
+        fs::read_to_string(tables.join("sockstat")).ok().map(|v4| v4 + &v6)
+    }
+
     /// The ports the kernel gives to clients.
     pub(super) fn ephemeral_ports(&self) -> RangeInclusive<u16> {
         let text = fs::read_to_string(self.root.path("/proc/sys/net/ipv4/ip_local_port_range")).unwrap_or_default();

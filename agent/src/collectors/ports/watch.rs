@@ -1,5 +1,6 @@
 //! The thread that looks at sockets: what it has, and what one turn of it is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::PipeReader;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -35,18 +36,28 @@ pub(super) struct Watch {
     /// The views' clock.
     epoch: Instant,
     before: View,
-    /// What the last look saw in other namespaces, for one that cannot be looked into for a moment.
-    elsewhere: Vec<Look>,
+    /// What there is in each namespace, as it was read last.
+    known: BTreeMap<Option<u32>, Known>,
+    /// Namespaces the kernel told something of since.
+    told: BTreeSet<Option<u32>>,
     sent: Option<Sent>,
     peers_sent: Option<Instant>,
     /// When peers are asked for again.
     peers_due: Option<Instant>,
-    /// When the last look was, and what the last one for listeners only took.
+    /// When the last look was, and what it took: in all, and to see that there is nothing to read.
     looked: Instant,
-    look_cost: Duration,
-    /// The same with all the kernel told before it.
     turn_cost: Duration,
+    tick_cost: Duration,
     allowance: Allowance,
+}
+
+/// What was read of a namespace.
+struct Known {
+    look: Look,
+    /// How many sockets of each kind there were, in the kernel's words.
+    counts: Option<String>,
+    at: Instant,
+    cost: Duration,
 }
 
 /// The last snapshot.
@@ -78,13 +89,14 @@ impl Watch {
             runtime,
             epoch: Instant::now(),
             before: View::default(),
-            elsewhere: Vec::new(),
+            known: BTreeMap::new(),
+            told: BTreeSet::new(),
             sent: None,
             peers_sent: None,
             peers_due: None,
             looked: Instant::now(),
-            look_cost: Duration::ZERO,
             turn_cost: Duration::ZERO,
+            tick_cost: Duration::ZERO,
             allowance: Allowance::full(),
         })
     }
@@ -114,17 +126,18 @@ impl Watch {
         let begun = cpu_time();
         self.take_news();
         self.namespaces.refresh();
-        let started = cpu_time();
-        let looks = self.look(asks_peers)?;
-        let cost = cpu_time().saturating_sub(started);
+        let (is_news, cost) = self.look(asks_peers)?;
         if asks_peers {
             self.peers_due = Some(Instant::now() + pace::until_peers(cost));
-        } else {
-            self.look_cost = cost;
         }
+        self.passing.settle(self.known.values().map(|it| &it.look), |number| self.namespaces.foreign(number));
         self.looked = Instant::now();
-        self.passing.settle(&looks, |number| self.namespaces.foreign(number));
         self.turn_cost = cpu_time().saturating_sub(begun);
+        self.tick_cost = self.turn_cost.saturating_sub(cost);
+        if !is_news && !moment.is_due() {
+            return self.tell_passing();
+        }
+        let looks: Vec<Look> = self.known.values().map(|it| it.look.clone()).collect();
         let now = View::of(&looks, self.epoch.elapsed(), &self.before, &self.transient);
         let verdict = change::decide(self.sent.as_ref().map(|sent| &sent.view), &self.before, &now, &moment);
         self.before = now;
@@ -143,6 +156,10 @@ impl Watch {
         let (records, lost) = probe.take();
         if records.iter().any(|record| !self.namespaces.knows(record.net_namespace)) {
             self.namespaces.search();
+        }
+        self.told.extend(records.iter().map(|record| self.namespaces.foreign(record.net_namespace)));
+        if lost > 0 {
+            self.told.extend(self.known.keys());
         }
         self.passing.note(&self.cx.root, records, lost);
     }
@@ -198,31 +215,47 @@ impl Watch {
         self.cx.state.running(backend, (!gaps.is_empty()).then(|| gaps.join("; ")));
     }
 
-    /// What there is in each namespace, the agent's own first.
-    fn look(&mut self, with_connections: bool) -> Result<Vec<Look>, Failure> {
-        let before = &self.before;
-        let mut own = self.source.here()?;
-        let mut looks = vec![look_by(&mut own, None, before, with_connections)?];
-        drop(own);
-        let mut unseen = Vec::new();
-        for number in self.namespaces.numbers() {
-            let read = |reader: &mut Reader<'_>| look_by(reader, Some(number), before, with_connections);
-            match self.namespaces.visit(number, &self.source, read)? {
-                Some(look) => looks.push(look),
-                None => unseen.push(number),
+    /// Reads what may have changed, or all with who is connected. Whether there was anything, and what reading took.
+    fn look(&mut self, with_connections: bool) -> Result<(bool, Duration), Failure> {
+        let mut before = std::mem::take(&mut self.known);
+        let (mut is_news, mut cost) = (false, Duration::ZERO);
+        let numbers = self.namespaces.numbers();
+        for namespace in std::iter::once(None).chain(numbers.into_iter().map(Some)) {
+            let counts = self.source.counts(namespace.and_then(|number| self.namespaces.process(number)));
+            let mut known = before.remove(&namespace);
+            let is_told = self.told.remove(&namespace);
+            if with_connections || is_told || known.as_ref().is_none_or(|it| it.may_have_changed(counts.as_ref())) {
+                let started = cpu_time();
+                if let Some(look) = self.read(namespace, with_connections)? {
+                    let cost = cpu_time().saturating_sub(started);
+                    known = Some(Known { look, counts, at: Instant::now(), cost });
+                } else if !namespace.is_some_and(|number| self.namespaces.knows(number)) {
+                    known = None;
+                }
+                cost += cpu_time().saturating_sub(started);
+                is_news = true;
+            } else if let Some(known) = &mut known {
+                known.look.connections.clear();
             }
+            self.known.extend(known.map(|known| (namespace, known)));
         }
-        if !unseen.is_empty() {
-            self.namespaces.search();
+        self.told.clear();
+        // What is left is of a namespace that is no longer there.
+        Ok((is_news || !before.is_empty(), cost))
+    }
+
+    /// `None` for a namespace that is gone, or cannot be looked into for a moment.
+    fn read(&mut self, namespace: Option<u32>, with_connections: bool) -> Result<Option<Look>, Failure> {
+        let before = &self.before;
+        let read = |reader: &mut Reader<'_>| look_by(reader, namespace, before, with_connections);
+        let Some(number) = namespace else { return read(&mut self.source.here()?).map(Some) };
+        let seen = self.namespaces.visit(number, &self.source, read)?;
+        if seen.is_some() {
+            return Ok(seen);
         }
-        for number in unseen.into_iter().filter(|number| self.namespaces.knows(*number)) {
-            let read = |reader: &mut Reader<'_>| look_by(reader, Some(number), before, with_connections);
-            let seen = self.namespaces.visit(number, &self.source, read)?;
-            let known = || self.elsewhere.iter().find(|look| look.namespace == Some(number)).cloned();
-            looks.extend(seen.or_else(known));
-        }
-        self.elsewhere = looks[1..].to_vec();
-        Ok(looks)
+        // The process it was looked into by may have ended, and others be there.
+        self.namespaces.search();
+        self.namespaces.visit(number, &self.source, read)
     }
 
     /// Adds who is connected to what was seen without that.
@@ -249,7 +282,7 @@ impl Watch {
         let stop = || PollFd::new(stop.as_fd(), PollFlags::POLLIN);
         let news = self.probe.as_ref().ok().map(|probe| PollFd::new(probe.news(), PollFlags::POLLIN));
         let mut fds: Vec<_> = std::iter::once(stop()).chain(news).collect();
-        let early = ready(&mut fds, pace::until_look(self.look_cost))?;
+        let early = ready(&mut fds, pace::until_look(self.tick_cost))?;
         if early && fds[0].any() == Some(true) {
             return Ok(Turn::End);
         }
@@ -267,6 +300,16 @@ fn ready(fds: &mut [PollFd<'_>], within: Duration) -> Result<bool, Failure> {
         Ok(count) => Ok(count > 0),
         Err(Errno::EINTR) => Ok(false),
         Err(errno) => Err(Failure(format!("waiting for the next look at sockets failed: {}", errno.desc()))),
+    }
+}
+
+impl Known {
+    /// Whether to read it again: when the kernel counts otherwise than then, and after a while in any case, because one
+    /// socket may have come when another went. More rarely where it is dear.
+    fn may_have_changed(&self, counts: Option<&String>) -> bool {
+        let age = self.at.elapsed();
+        let is_different = counts.is_none() || self.counts.as_ref() != counts;
+        is_different && age >= pace::until_reading(self.cost) || age >= pace::until_reading_anyway(self.cost)
     }
 }
 
