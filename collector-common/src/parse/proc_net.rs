@@ -49,6 +49,22 @@ pub fn read(text: &str) -> Table {
     table
 }
 
+/// Of such a text what counts the sockets of this network namespace. The rest is of the whole machine, and never rests.
+pub fn counts(text: &str) -> String {
+    let mut counts = String::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        counts.extend(words.next());
+        while let (Some(what), Some(number)) = (words.next(), words.next()) {
+            if ["used", "inuse", "tw"].contains(&what) {
+                counts.extend([" ", number]);
+            }
+        }
+        counts.push('\n');
+    }
+    counts
+}
+
 /// The protocols of which there is no socket, by what `sockstat` or `sockstat6` says.
 pub fn unused(text: &str) -> impl Iterator<Item = Protocol> + '_ {
     text.lines().filter_map(|line| {
@@ -157,6 +173,7 @@ mod tests {
         let text = "sockets: used 17\nTCP: inuse 1 orphan 0 tw 100 alloc 1 mem 214\nUDP: inuse 0 mem 0\n\
                     UDPLITE: inuse 0\nRAW: inuse 10\nFRAG: inuse 0 memory 0\n";
         assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Udp, Protocol::UdpLite]);
+        assert_eq!(counts(text), "sockets: 17\nTCP: 1 100\nUDP: 0\nUDPLITE: 0\nRAW: 10\nFRAG: 0\n");
         let text = "TCP6: inuse 0\nUDP6: inuse 3\nRAW6: inuse 0\n";
         assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Raw]);
         assert_eq!(unused("").count(), 0);

@@ -111,7 +111,7 @@ impl Source {
         let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
         let tables = self.root.path(format!("/proc/{process}/net"));
         let v6 = fs::read_to_string(tables.join("sockstat6")).unwrap_or_default();
-        fs::read_to_string(tables.join("sockstat")).ok().map(|v4| v4 + &v6)
+        fs::read_to_string(tables.join("sockstat")).ok().map(|v4| proc_net::counts(&(v4 + &v6)))
     }
 
     /// The ports the kernel gives to clients.
