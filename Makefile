@@ -24,7 +24,7 @@ help:
 	@echo "make test-scale  the ClickHouse tables for a fleet, filled with a real agent's messages and asked the guide's questions"
 	@echo "make check  formatting, lints, dependencies, documentation"
 	@echo "make bpf    build the BPF objects anew, which are committed"
-	@echo "make bench  measure delivery, the idle agent, the replay of a big log, and the hub's queries"
+	@echo "make bench  measure delivery, the idle agent, listeners, the replay of a big log, and the hub's queries"
 	@echo "make bench-exec  measure what it costs to know of every exec, beside others that do"
 	@echo "make bench-fleet  many devices through mosquitto into the hub's store"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
@@ -80,6 +80,7 @@ bench:
 	cargo bench --locked -p edgewarden
 	cargo bench --locked -p edgewarden-hub
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+	scripts/measure-ports.sh "$(TARGET_DIR)/release/edgewarden"
 	scripts/measure-replay.sh "$(TARGET_DIR)/release/edgewarden"
 	cargo build --release --locked -p edgewarden-hub --bins --examples
 	scripts/measure-queries.sh "$(TARGET_DIR)/release"

@@ -36,13 +36,17 @@ static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static long (*bpf_get_current_comm)(void *to, u32 bytes) = (void *)16;
 static u64 (*bpf_get_current_task)(void) = (void *)35;
+static u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static long (*bpf_probe_read_user)(void *to, u32 bytes, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, u32 bytes, const void *from) = (void *)113;
 static long (*bpf_probe_read_user_str)(void *to, u32 bytes, const void *from) = (void *)114;
 static long (*bpf_probe_read_kernel_str)(void *to, u32 bytes, const void *from) = (void *)115;
 static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
+static long (*bpf_seq_write)(void *to, const void *data, u32 bytes) = (void *)127;
 static long (*bpf_ringbuf_output)(void *map, void *data, u64 bytes, u64 flags) = (void *)130;
 static u64 (*bpf_ringbuf_query)(void *map, u64 what) = (void *)134;
+/* Since Linux 5.11. */
+static void *(*bpf_sock_from_file)(void *file) = (void *)162;
 
 /* Reads a field of a structure of the kernel; 0 where it cannot be read. */
 #define READ(field)                                                            \

@@ -10,6 +10,7 @@ pub mod exec_record;
 pub mod inet_diag;
 pub mod inet_socket;
 pub mod journal;
+pub mod listen_record;
 pub mod login;
 pub mod passwd;
 pub mod proc_net;

@@ -47,6 +47,7 @@ mod logins;
 mod misbehaviour;
 mod noise;
 mod oneshot;
+mod ports;
 mod secrets;
 mod silence;
 mod twin;

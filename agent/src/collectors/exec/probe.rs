@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, MapData, MapError, RingBuf};
 use aya::programs::RawTracePoint;
@@ -55,17 +56,7 @@ impl Probe {
     /// # Errors
     /// Why that cannot be, in words that follow "because".
     pub fn load(root: &Root) -> Result<Probe, String> {
-        may_be_used(root)?;
-        // The program copies pointers of 64 bits.
-        if cfg!(not(target_pointer_width = "64")) {
-            return Err("the BPF program that tells all is for 64-bit systems".to_owned());
-        }
-        fs::metadata(TYPES).map_err(|error| {
-            format!("the kernel does not tell its types in {TYPES} ({error}): this needs CONFIG_DEBUG_INFO_BTF=y")
-        })?;
-        let loaded = Probe::attach();
-        memory::give_back();
-        loaded.map_err(|error| words(error.as_ref()))
+        bring_in(root, Probe::attach)
     }
 
     fn attach() -> Result<Probe, Box<dyn Error + Send + Sync>> {
@@ -100,6 +91,26 @@ impl Probe {
     pub fn wake_me(&mut self) -> Result<(), MapError> {
         self.shared.set(ASLEEP, 1, 0)
     }
+}
+
+/// Brings a program into the kernel that reads the kernel's own types. One after the other, because each takes much memory for a moment.
+///
+/// # Errors
+/// Why that cannot be, in words that follow "because".
+pub fn bring_in<T>(root: &Root, load: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>>) -> Result<T, String> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    may_be_used(root)?;
+    // The programs copy pointers of 64 bits.
+    if cfg!(not(target_pointer_width = "64")) {
+        return Err("the BPF program that tells all is for 64-bit systems".to_owned());
+    }
+    fs::metadata(TYPES).map_err(|error| {
+        format!("the kernel does not tell its types in {TYPES} ({error}): this needs CONFIG_DEBUG_INFO_BTF=y")
+    })?;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let loaded = load();
+    memory::give_back();
+    loaded.map_err(|error| words(error.as_ref()))
 }
 
 /// What can be said in better words than the kernel's, before it is asked.
