@@ -39,6 +39,7 @@ mod link;
 mod misbehaviour;
 mod noise;
 mod oneshot;
+mod privileges;
 mod secrets;
 mod silence;
 mod twin;
