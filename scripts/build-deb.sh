@@ -23,13 +23,19 @@ target_of() {
 . "$cross/env"
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
 export SOURCE_DATE_EPOCH
+# What Rust and the C compiler write into a binary of where they found their sources. The last one that fits counts.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-export CFLAGS="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$PWD=/edgewarden"
+target_dir=$(cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+export CFLAGS='' remap=''
+for moved in "$cargo_home=/cargo" "$PWD=/edgewarden" "$target_dir=/target"; do
+    CFLAGS+=" -ffile-prefix-map=$moved"
+    remap+=" --remap-path-prefix=$moved"
+done
 
 for architecture in "${architectures[@]}"; do
     target=$(target_of "$architecture")
     flags=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUSTFLAGS
-    export "$flags=${!flags} --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$PWD=/edgewarden"
+    export "$flags=${!flags}$remap"
     packages=(edgewarden)
     # The hub is for a server.
     [[ $architecture == armhf ]] || packages+=(edgewarden-hub)

@@ -262,7 +262,28 @@ fn log_to_stderr(verbose: u8) -> mpsc::Receiver<Complaint> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+    use clap_complete::{Shell, generate};
+
     use super::*;
+
+    /// A shell that offers options which are gone is worse than one that offers none.
+    #[test]
+    fn shells_complete_the_options_there_are() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/completions");
+        for (shell, file) in
+            [(Shell::Bash, "edgewarden.bash"), (Shell::Zsh, "_edgewarden"), (Shell::Fish, "edgewarden.fish")]
+        {
+            let mut script = Vec::new();
+            generate(shell, &mut Arguments::command(), "edgewarden", &mut script);
+            let path = format!("{directory}/{file}");
+            if std::env::var_os("WRITE_GOLDEN").is_some() {
+                std::fs::write(&path, &script).unwrap();
+            }
+            let is_same = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")) == script;
+            assert!(is_same, "{path} is old: WRITE_GOLDEN=1 cargo test -p edgewarden shells_complete");
+        }
+    }
 
     #[test]
     fn times_are_read_and_nonsense_is_refused() {

@@ -95,7 +95,10 @@ impl Privileges {
         }
         let inheritable = if is_on(Kind::Login) { kept & needed_for(Kind::Login) } else { CapabilitySet::empty() };
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
-        if let Err(error) = set_capabilities(None, sets) {
+        let set = set_capabilities(None, sets);
+        // What holds, in the words of the kernel. A filter may forbid the call where there is nothing to give back.
+        let now = capabilities(None).map_or(given, |sets| sets.permitted);
+        if let (Err(error), false) = (set, now == kept) {
             trouble("giving back capabilities (capset)", error);
         }
         inherit(inheritable, &mut trouble);
@@ -105,9 +108,7 @@ impl Privileges {
         if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
             trouble("closing our memory to others (PR_SET_DUMPABLE)", error);
         }
-        // What holds, and not what was asked for: in the words of the kernel.
-        let kept = capabilities(None).map_or(kept, |sets| sets.permitted);
-        Ok(Privileges { user: user_name(), kept, dropped: given.difference(kept), troubles })
+        Ok(Privileges { user: user_name(), kept: now, dropped: given.difference(now), troubles })
     }
 
     /// What the collectors that were turned on since the start lack, because nobody needed it then.
