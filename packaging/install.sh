@@ -2,7 +2,7 @@
 # Installs Edgewarden where there is no dpkg: Yocto, Buildroot, Alpine and the like.
 #
 #   ./install.sh                   installs, or replaces an older version; configuration and events stay
-#   ./install.sh --root DIR        into an image that is being built: copies files, and says what else it needs
+#   ./install.sh --root DIR        into an image that is being built, as root or under fakeroot
 #   ./install.sh remove            takes the program away; configuration and events stay
 #   ./install.sh purge             takes everything away
 #
@@ -28,8 +28,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-has() { command -v "$1" >/dev/null 2>&1; }
-
 # The three ways a system starts services.
 init() {
     if [ -d "$root/run/systemd/system" ] || [ -e "$root/lib/systemd/systemd" ] || [ -e "$root/usr/lib/systemd/systemd" ]; then
@@ -52,17 +50,22 @@ put() {
     mv "$3.new" "$3"
 }
 
+# By hand, because what makes a user has another name and other options on each of these systems, and busybox often
+# comes without.
 make_user() {
-    ! grep -q '^edgewarden:' /etc/passwd || return 0
-    if has useradd; then
-        useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /sbin/nologin edgewarden
-    elif has adduser && has addgroup; then
-        grep -q '^edgewarden:' /etc/group || addgroup -S edgewarden
-        adduser -S -D -H -h /nonexistent -s /sbin/nologin -g Edgewarden -G edgewarden edgewarden
-    else
-        echo "there is no useradd and no adduser: make a system user and group edgewarden, and run this again" >&2
-        exit 1
-    fi
+    number=$(sed -n 's/^edgewarden:[^:]*:\([0-9]*\).*/\1/p' "$root/etc/passwd")
+    [ -z "$number" ] || return 0
+    number=999
+    while grep -qE "^[^:]*:[^:]*:$number:" "$root/etc/passwd" "$root/etc/group"; do number=$((number - 1)); done
+    echo "edgewarden:x:$number:" >>"$root/etc/group"
+    [ ! -e "$root/etc/shadow" ] || echo "edgewarden:!:::::::" >>"$root/etc/shadow"
+    echo "edgewarden:x:$number:$number:Edgewarden security agent:/nonexistent:/sbin/nologin" >>"$root/etc/passwd"
+}
+
+forget_user() {
+    for file in /etc/passwd /etc/group /etc/shadow; do
+        [ ! -e "$file" ] || sed -i '/^edgewarden:/d' "$file"
+    done
 }
 
 running() {
@@ -96,7 +99,10 @@ install_files() {
         openrc) put 755 "$files/edgewarden.openrc" "$root/etc/init.d/edgewarden" ;;
         sysv) put 755 "$files/edgewarden.sysv" "$root/etc/init.d/edgewarden" ;;
     esac
+    make_user
     mkdir -p "$root/etc/edgewarden"
+    chown "0:$number" "$root/etc/edgewarden"
+    chmod 0750 "$root/etc/edgewarden"
     # What is there is the administrator's.
     [ -e "$root/etc/edgewarden/twin.json" ] || put 644 "$files/twin.json" "$root/etc/edgewarden/twin.json"
 }
@@ -104,12 +110,9 @@ install_files() {
 install_here() {
     [ "$(id -u)" = 0 ] || { echo "only root can install" >&2; exit 1; }
     "$files/edgewarden" --version >/dev/null || { echo "this archive is for another kind of processor" >&2; exit 1; }
-    make_user
     restart=
     ! running || restart=1
     install_files
-    chown root:edgewarden /etc/edgewarden
-    chmod 0750 /etc/edgewarden
     [ "$(init)" != systemd ] || systemctl daemon-reload
     if [ -n "$restart" ]; then
         # What the old one holds is synced to disk and sent by the new one.
@@ -142,19 +145,13 @@ purge() {
     remove
     rm -rf /etc/edgewarden /var/lib/edgewarden /etc/systemd/system/edgewarden.service.d
     rm -f /etc/default/edgewarden /etc/conf.d/edgewarden /var/run/edgewarden.pid
-    if grep -q '^edgewarden:' /etc/passwd; then
-        if has userdel; then userdel edgewarden; else deluser edgewarden; fi
-    fi
-    if grep -q '^edgewarden:' /etc/group; then
-        if has groupdel; then groupdel edgewarden; else delgroup edgewarden; fi
-    fi
+    forget_user
 }
 
 case "$what" in
     install)
         if [ -n "$root" ]; then
             install_files
-            echo "the image also needs a system user and group edgewarden, and group edgewarden on $root/etc/edgewarden (0750)"
         else
             install_here
         fi

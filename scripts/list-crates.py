@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What is linked into a binary, and on what terms: list-crates.py PACKAGE TARGET
+"""What is linked into a binary, and on what terms: list-crates.py PACKAGE TARGET FOLDER
 
-Prints a Debian copyright file (DEP 5) of our own terms and those of every crate that PACKAGE has linked in on TARGET,
-with the texts of their licences as their sources have them. Crates that only build, such as derive macros, are not in
-the binary and are not named.
+    FOLDER/PACKAGE.copyright   a Debian copyright file (DEP 5): our terms, and the name of those of each crate
+    FOLDER/PACKAGE.licences    the texts of the crates' licences as their sources have them, each once
+
+Crates that only build, such as derive macros, are not in the binary and are not named.
 """
 
 import json
@@ -13,53 +14,43 @@ import subprocess
 import sys
 
 OWN = pathlib.Path(__file__).resolve().parent.parent / "packaging/debian/copyright"
-# Of the texts a crate offers, the first one we may use; the longest names first, as MIT is in many others.
-TERMS = ["MIT", "Apache-2.0", "ISC", "BSD-3-Clause", "Unicode-3.0", "Zlib", "CDLA-Permissive-2.0", "Unlicense"]
-FILES = re.compile(r"(licen[cs]e|copying|copyright|unlicense)", re.IGNORECASE)
+FILES = re.compile(r"(licen[cs]e|copying|copyright|notice)", re.IGNORECASE)
 
 
 def linked(package, target):
     """The crates of a binary: what normal dependencies reach, without macros, which run in the compiler."""
-    command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
-    metadata = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    packages = {package["id"]: package for package in metadata["packages"]}
-    tree = subprocess.run(
-        ["cargo", "tree", "--locked", "--package", package, "--target", target, "--edges", "normal,no-proc-macro",
-         "--prefix", "none", "--format", "{p}"],
-        check=True, stdout=subprocess.PIPE, text=True).stdout
+    cargo = ["cargo", "tree", "--locked", "--package", package, "--target", target]
+    cargo += ["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"]
+    tree = subprocess.run(cargo, check=True, stdout=subprocess.PIPE, text=True).stdout
     names = {tuple(line.split()[:2]) for line in tree.splitlines() if line.strip()}
-    chosen = [p for p in packages.values() if (p["name"], "v" + p["version"]) in names and p["source"]]
-    return sorted(chosen, key=lambda p: (p["name"], p["version"]))
+    cargo = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
+    crates = json.loads(subprocess.run(cargo, check=True, stdout=subprocess.PIPE).stdout)["packages"]
+    # Without a source it is ours.
+    crates = [crate for crate in crates if crate["source"] and (crate["name"], "v" + crate["version"]) in names]
+    return sorted(crates, key=lambda crate: (crate["name"], crate["version"]))
 
 
-def texts(package):
+def texts(crate):
     """Every licence file of a crate, as (name, text)."""
-    folder = pathlib.Path(package["manifest_path"]).parent
+    folder = pathlib.Path(crate["manifest_path"]).parent
     for path in sorted(folder.iterdir()):
-        if path.is_file() and FILES.search(path.name) and path.suffix not in (".rs", ".html"):
-            yield path.name, path.read_text(encoding="utf-8", errors="replace")
-
-
-def field(text):
-    """A text as the lines of a field: indented by a space, empty lines as a dot."""
-    return "".join(f" {line.rstrip() or '.'}\n" for line in text.strip("\n").splitlines())
+        if path.is_file() and FILES.search(path.name) and path.suffix != ".rs":
+            yield path.name, path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def main():
-    package, target = sys.argv[1:]
-    out = OWN.read_text()
-    # Debian has the full text of the Apache licence in /usr/share/common-licenses, and it is 11 KB of each crate.
-    shared = {}
+    package, target, folder = sys.argv[1:]
+    copyright_file, holders = OWN.read_text(), {}
     for crate in linked(package, target):
-        terms = (crate["license"] or "see its sources").replace("/", " OR ")
-        out += f"\nFiles: {crate['name']}-{crate['version']}/*\n"
-        out += f"Copyright: {', '.join(crate['authors']) or 'its authors'}\nLicense: {terms}\n"
-        for name, text in texts(crate):
-            if "Apache License" not in text or "Version 2.0, January 2004" not in text or len(text) > 13000:
-                shared.setdefault(text.strip(), []).append(f"{crate['name']}-{crate['version']}/{name}")
-    for number, (text, holders) in enumerate(shared.items(), 1):
-        out += f"\nLicense: text-{number}\n Of {', '.join(holders)}:\n .\n{field(text)}"
-    sys.stdout.write(out)
+        name = f"{crate['name']}-{crate['version']}"
+        terms = (crate["license"] or "as its sources say").replace("/", " OR ")
+        authors = ", ".join(crate["authors"]) or "its authors"
+        copyright_file += f"\nFiles: {name}/*\nCopyright: {authors}\nLicense: {terms}\n"
+        for file, text in texts(crate):
+            holders.setdefault(text, []).append(f"{name}/{file}")
+    licences = "".join(f"{', '.join(files)}:\n\n{text}\n\n{'-' * 72}\n\n" for text, files in holders.items())
+    pathlib.Path(folder, package + ".copyright").write_text(copyright_file)
+    pathlib.Path(folder, package + ".licences").write_text(licences)
 
 
 if __name__ == "__main__":
