@@ -5,6 +5,8 @@
 #   edgewarden-VERSION-ARCH.tar.gz                                 for systems without dpkg, with an install script
 #   edgewarden-VERSION-ARCH.cdx.json, edgewarden-hub-...           what is linked in (CycloneDX)
 #
+# PACKAGES="edgewarden" in the environment leaves the hub out.
+#
 # The same commit gives the same bytes: dates are the commit's, and no path of this machine gets into a binary.
 # scripts/check-reproducible.sh builds again elsewhere and compares.
 set -euo pipefail
@@ -77,13 +79,15 @@ for architecture in "${architectures[@]}"; do
     binaries=$target_dir/$target/release
     flags=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUSTFLAGS
     export "$flags=${!flags}$remap"
-    packages=(edgewarden)
-    [[ $architecture == armhf ]] || packages+=(edgewarden-hub)
+    packages=()
+    for package in ${PACKAGES:-edgewarden edgewarden-hub}; do
+        [[ $architecture == armhf && $package == edgewarden-hub ]] || packages+=("$package")
+    done
     cargo-zigbuild zigbuild --locked --release --target "$target" "${packages[@]/#/--package=}" --bins
     for package in "${packages[@]}"; do
         bill "$package" "$binaries" "$architecture"
         "$cross/cargo/bin/cargo-deb" --package "$package" --target "$target" --no-build --no-strip --locked \
             --output "$out/" --quiet
     done
-    tarball "$binaries" "$architecture"
+    [[ " ${packages[*]} " != *" edgewarden "* ]] || tarball "$binaries" "$architecture"
 done
