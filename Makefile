@@ -81,6 +81,7 @@ bench:
 	cargo bench --locked -p edgewarden
 	cargo bench --locked -p edgewarden-hub
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
+	scripts/measure-start.py "$(TARGET_DIR)/release/edgewarden"
 	scripts/measure-replay.sh "$(TARGET_DIR)/release/edgewarden"
 	cargo build --release --locked -p edgewarden-hub --bins --examples
 	scripts/measure-queries.sh "$(TARGET_DIR)/release"
