@@ -83,8 +83,9 @@ for architecture in "${architectures[@]}"; do
     for package in ${PACKAGES:-edgewarden edgewarden-hub}; do
         [[ $architecture == armhf && $package == edgewarden-hub ]] || packages+=("$package")
     done
-    cargo-zigbuild zigbuild --locked --release --target "$target" "${packages[@]/#/--package=}" --bins
     for package in "${packages[@]}"; do
+        # One by one: built together, the agent would get the features that the hub wants of crates both use.
+        cargo-zigbuild zigbuild --locked --release --target "$target" --package "$package" --bins
         bill "$package" "$binaries" "$architecture"
         "$cross/cargo/bin/cargo-deb" --package "$package" --target "$target" --no-build --no-strip --locked \
             --output "$out/" --quiet
