@@ -13,7 +13,11 @@ TORTURE_FAULTS ?= 200
 # How many random stores are asked in `make test-kql`.
 KQL_DATA_SETS ?= 500
 
-.PHONY: help demo test test-logins torture test-kql test-scale check bpf bench bench-exec bench-fleet fuzz deb
+# Where the cross toolchain is set up and looked for.
+CROSS ?= $(TARGET_DIR)/cross
+
+.PHONY: help demo test test-logins torture test-kql test-scale check bpf bench bench-exec bench-fleet fuzz deb release \
+	check-reproducible
 
 help:
 	@echo "make demo   a hub and an agent on this machine, real activity, and what an investigator sees"
@@ -28,7 +32,9 @@ help:
 	@echo "make bench-exec  measure what it costs to know of every exec, beside others that do"
 	@echo "make bench-fleet  many devices through mosquitto into the hub's store"
 	@echo "make fuzz   feed hostile bytes to every parser, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
-	@echo "make deb    Debian packages for amd64, arm64 and armhf, in out/"
+	@echo "make deb    Debian packages and archives for amd64, arm64 and armhf, in out/"
+	@echo "make release  the same from nothing, tried out where this machine can, with notes and SHA256SUMS"
+	@echo "make check-reproducible  builds what is in out/ again elsewhere, and compares the bytes"
 
 demo:
 	scripts/setup-demo.sh
@@ -68,6 +74,7 @@ check:
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/check-dependencies.sh
+	scripts/check-packaging.sh
 	scripts/build-bpf.sh --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
@@ -81,6 +88,7 @@ bench:
 	cargo bench --locked -p edgewarden-hub
 	scripts/measure-idle.sh "$(TARGET_DIR)/release/edgewarden"
 	scripts/measure-ports.sh "$(TARGET_DIR)/release/edgewarden"
+	scripts/measure-start.py "$(TARGET_DIR)/release/edgewarden"
 	scripts/measure-replay.sh "$(TARGET_DIR)/release/edgewarden"
 	cargo build --release --locked -p edgewarden-hub --bins --examples
 	scripts/measure-queries.sh "$(TARGET_DIR)/release"
@@ -99,6 +107,16 @@ fuzz:
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 deb:
-	scripts/setup-cross.sh "$(TARGET_DIR)/cross"
-	scripts/build-deb.sh "$(TARGET_DIR)/cross" out
+	scripts/setup-cross.sh "$(CROSS)"
+	scripts/build-deb.sh "$(CROSS)" out
 	lintian --fail-on error,warning out/*.deb
+
+release:
+	rm -rf out
+	$(MAKE) deb
+	scripts/test-tarball.sh out/edgewarden-*-amd64.tar.gz
+	awk '/^## /{ if (seen++) exit } seen' CHANGELOG.md >out/RELEASE-NOTES.md
+	cd out && sha256sum -- *.deb *.tar.gz *.cdx.json RELEASE-NOTES.md >SHA256SUMS
+
+check-reproducible:
+	scripts/check-reproducible.sh "$(CROSS)" out

@@ -6,6 +6,7 @@
 #   rustc-web, rust-web-src   Debian's compiler and exactly its library; of the same age as ours in rust-toolchain.toml
 #   ziglang                   C compiler and linker for every target, with the C library in it
 #   cargo-deb, lintian        make the packages and check them
+#   cargo-cyclonedx           lists what is linked in
 #
 # Both stay in FOLDER, with a file `env` to be sourced. A second run finds what is there and does nothing.
 set -euo pipefail
@@ -14,6 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ZIG=0.17.1
 ZIGBUILD=0.24.0
 CARGO_DEB=3.8.0
+CYCLONEDX=0.5.9
 TARGETS=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf)
 LIBRARY=/usr/lib/rustlib/src/rust/library
 RUSTC=/usr/bin/rustc
@@ -32,8 +34,8 @@ ln -sfn /usr/lib/rustlib/x86_64-unknown-linux-gnu "$sysroot/lib/rustlib/x86_64-u
 printf '[package]\nname = "seed"\nedition = "2024"\n[workspace]\n' >"$folder/seed/Cargo.toml"
 echo 'fn main() {}' >"$folder/seed/src/main.rs"
 
-# One identity of compiler, zig and this script: when one changes, the library is built again.
-made_by="$("$RUSTC" -V) zig $ZIG $(sha256sum <"${BASH_SOURCE[0]}")"
+# One identity of compiler, zig and how the library is made: when one changes, it is built again.
+made_by="$("$RUSTC" -V) zig $ZIG $(sed -n '/^sysroot=/,/^done/p' "${BASH_SOURCE[0]}" | sha256sum)"
 for target in "${TARGETS[@]}"; do
     library=$sysroot/lib/rustlib/$target/lib
     [[ "$(cat "$library/.made-by" 2>/dev/null)" == "$made_by" ]] && continue
@@ -63,6 +65,9 @@ rm -rf "$folder/seed/target"
 
 if [[ "$("$folder/cargo/bin/cargo-deb" --version 2>/dev/null)" != *"$CARGO_DEB"* ]]; then
     cargo install --quiet cargo-deb --version "$CARGO_DEB" --locked --root "$folder/cargo"
+fi
+if [[ "$("$folder/cargo/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null)" != *"$CYCLONEDX"* ]]; then
+    cargo install --quiet cargo-cyclonedx --version "$CYCLONEDX" --locked --root "$folder/cargo"
 fi
 "$here/need-packages.sh" lintian:lintian
 

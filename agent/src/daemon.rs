@@ -28,6 +28,7 @@ use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
 use crate::lifecycle::{self, Before};
 use crate::mqtt::Endpoint;
+use crate::privileges::Privileges;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
 use crate::recorder::noise::Noise;
@@ -77,13 +78,15 @@ pub enum RunError {
 pub async fn run(
     config: Config,
     config_file: Option<PathBuf>,
+    privileges: Privileges,
     complaints: mpsc::Receiver<Complaint>,
 ) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
     if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &Root::host()) {
         return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
     }
-    let mut daemon = start(config, config_file, complaints).await?;
+    privileges.tell();
+    let mut daemon = start(config, config_file, privileges, complaints).await?;
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), daemon.state_directory.display());
     let served = daemon.running.serve(&mut signals, &daemon.recorder, &daemon.sources).await;
     daemon.stop(served.is_ok()).await;
@@ -109,6 +112,7 @@ struct Daemon {
 async fn start(
     config: Config,
     config_file: Option<PathBuf>,
+    privileges: Privileges,
     complaints: mpsc::Receiver<Complaint>,
 ) -> Result<Daemon, RunError> {
     let (root, clock) = (Root::host(), Clock::new(&Root::host()));
@@ -158,7 +162,19 @@ async fn start(
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
     let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
-    let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let running = Running {
+        layers,
+        twin,
+        config_file,
+        privileges,
+        root,
+        settings,
+        endpoint,
+        flush,
+        remarks,
+        statistics,
+        progress,
+    };
     let telling = complaints::tell(complaints, out.clone(), clock);
     let around = Surroundings {
         root: Root::host(),
@@ -202,6 +218,7 @@ fn spawn_tasks(
         link: link.clone(),
         settings: around.settings.clone(),
         before,
+        privileges: running.privileges.clone(),
         expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
@@ -244,6 +261,7 @@ struct Running {
     layers: Layers,
     twin: Keeper,
     config_file: Option<PathBuf>,
+    privileges: Privileges,
     root: Root,
     settings: watch::Sender<Arc<Settings>>,
     endpoint: watch::Sender<Option<Endpoint>>,

@@ -11,6 +11,8 @@ pub mod check;
 
 pub mod daemon;
 
+pub mod privileges;
+
 pub mod lifecycle;
 
 pub mod remarks;

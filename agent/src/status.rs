@@ -31,12 +31,13 @@ use tracing::warn;
 
 use crate::config::settings::Settings;
 use crate::lifecycle::Before;
+use crate::privileges::Privileges;
 use crate::recorder::counts::Counts;
 use crate::recorder::progress::Progress;
 use crate::spool::{Lack, Spool};
 use crate::uplink::{LinkFacts, LinkStatus, budget};
 
-pub use facts::{ClockFacts, CollectorFacts, EventCounts, LinkCounts, SpoolFacts, Status, Trouble};
+pub use facts::{ClockFacts, CollectorFacts, EventCounts, LinkCounts, PrivilegeFacts, SpoolFacts, Status, Trouble};
 pub use words::in_words;
 
 /// A reader that does not read is let go after this time.
@@ -76,6 +77,8 @@ pub struct Sources {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// How the run before this one ended.
     pub before: Option<Before>,
+    /// What the process may do.
+    pub privileges: Privileges,
     /// Certificates that expire soon.
     pub expiring: watch::Receiver<Vec<String>>,
     /// Each collector's state.
@@ -101,6 +104,7 @@ impl Sources {
                 wall: Timestamp::from_microsecond(now.wall_us).map(|wall| format!("{wall:.0}")).unwrap_or_default(),
                 is_wrong: !is_plausible(now.wall_us),
             },
+            privileges: self.privileges.facts(),
             connected: link.is_connected,
             hub: self.hub.clone(),
             trouble: link.trouble.clone(),

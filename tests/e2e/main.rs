@@ -48,6 +48,7 @@ mod misbehaviour;
 mod noise;
 mod oneshot;
 mod ports;
+mod privileges;
 mod secrets;
 mod silence;
 mod twin;

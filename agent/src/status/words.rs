@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{CollectorFacts, Status};
+use super::facts::{CollectorFacts, PrivilegeFacts, Status};
 use super::units::{count, duration, size};
 
 /// A rate is only worth telling after this time: seconds.
@@ -123,6 +123,8 @@ fn concerns(status: &Status) -> Vec<String> {
     if more > 0 {
         list.push(format!("{} like these, which --json names", count(more as u64, "more certificate")));
     }
+    let troubles = status.privileges.troubles.iter();
+    list.extend(troubles.map(|trouble| format!("the agent may do more than it needs: {trouble}")));
     for (name, facts) in status.collectors.iter().filter(|(_, facts)| facts.state == "degraded") {
         list.push(format!("{name} is not collected: {}", facts.reason.as_deref().unwrap_or("nobody says why")));
     }
@@ -143,6 +145,11 @@ fn agent_lines(status: &Status, page: &mut Page) {
         "clock",
         &format!("{}{}", status.clock.wall, if status.clock.is_wrong { ", which is wrong" } else { "" }),
     );
+    if !status.privileges.user.is_empty() {
+        let PrivilegeFacts { user, capabilities, .. } = &status.privileges;
+        let capabilities = if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(" ") };
+        page.line("runs as", &format!("{user} with {capabilities}"));
+    }
 }
 
 fn link_lines(status: &Status, page: &mut Page) {

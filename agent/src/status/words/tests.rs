@@ -39,6 +39,11 @@ pub fn well() -> Status {
         uptime_seconds: 11_520,
         run_before: Some("stopped".to_owned()),
         clock: ClockFacts { wall: "2026-11-24T08:00:00Z".to_owned(), is_wrong: false },
+        privileges: PrivilegeFacts {
+            user: "edgewarden".to_owned(),
+            capabilities: vec!["CAP_DAC_READ_SEARCH".to_owned(), "CAP_BPF".to_owned()],
+            troubles: Vec::new(),
+        },
         connected: true,
         hub: Some("mqtts://hub.example:8883".to_owned()),
         trouble: None,
@@ -115,6 +120,10 @@ fn lose(status: &mut Status, name: &str, events: u64) {
 type State = (&'static str, fn(&mut Status));
 
 const STATES: &[State] = &[
+    ("capabilities that could not be given back", |status| {
+        status.privileges.troubles =
+            vec!["giving back capabilities (capset) failed: Operation not permitted".to_owned()];
+    }),
     ("no hub configured", |status| {
         (status.hub, status.device, status.connected) = (None, None, false);
         filling(status);
