@@ -3,106 +3,15 @@
  * One record for every exec, written in the process that executes, before it runs its first instruction: nothing in it
  * can be gone or changed by then. collector-common/src/parse/exec_record.rs reads the records and draws them.
  *
- * A wake-up costs ten times what a record costs. So the reader is woken when it sleeps, and when another eighth of the
- * ring is full; while it is awake it looks by itself.
+ * For kernels that describe their types; exec_nobtf.bpf.c is for the others.
  */
+#include "record.h"
 #include "kernel.h"
-#include "bpf.h"
 
-/* Kept of the argument area: its beginning and its end. */
-#define HEAD_BYTES 6144
-#define TAIL_BYTES 2048
-/* PATH_MAX, and NAME_MAX with its NUL. */
-#define PATH_BYTES 4096
-#define NAME_BYTES 256
 /* Steps up a path, mounts crossed included, and up the tree of control groups. */
 #define PATH_STEPS 96
 #define CGROUP_STEPS 16
 #define CGROUP_BYTES 1024
-
-#define RING_BYTES (1 << 20)
-#define MARK_BYTES (RING_BYTES / 8)
-
-/* Everything that can be in one record, and a name more, because each is read with the room for the longest. */
-#define DATA_BYTES (HEAD_BYTES + TAIL_BYTES + 4 * PATH_BYTES + 2048)
-
-/* Which parts were cut or not to be read. */
-#define DELETED (1 << 0)
-#define PATH_CUT (1 << 1)
-#define PARENT_CUT (1 << 2)
-#define DIRECTORY_CUT (1 << 3)
-#define CGROUP_CUT (1 << 4)
-#define ARGUMENTS_UNREAD (1 << 5)
-#define LOGIN_UID_KNOWN (1 << 6)
-
-struct record {
-    u64 boottime_ns;
-    u64 start_boottime_ns;
-    u64 cgroup_id;
-    u64 argument_bytes;
-    u32 pid;
-    u32 parent_pid;
-    u32 uid;
-    u32 euid;
-    u32 login_uid;
-    u32 pid_namespace;
-    u32 net_namespace;
-    u32 flags;
-    /* Lengths of the parts of data, in order. */
-    u16 head;
-    u16 tail;
-    u16 path;
-    u16 parent_path;
-    u16 filename;
-    u16 interpreter;
-    u16 directory;
-    u16 cgroup;
-    u8 name[16];
-    u8 data[DATA_BYTES];
-};
-
-struct {
-    UINT(type, BPF_MAP_TYPE_RINGBUF);
-    UINT(max_entries, RING_BYTES);
-} events SECTION(".maps");
-
-/* A record is put together here, because it is longer than the stack. What it holds from before is never sent: only
- * what was written this time is counted in its lengths. How much of data is used is kept in memory, so that the
- * verifier forgets it: else it would follow each way through one loop into each way through the next. */
-struct draft {
-    volatile u32 used;
-    struct record record;
-};
-
-struct {
-    UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    UINT(max_entries, 1);
-    TYPE(key, u32);
-    TYPE(value, struct draft);
-} drafts SECTION(".maps");
-
-/* What program and reader tell each other: how many records found the ring full, and whether the reader sleeps. */
-#define DROPPED 0
-#define ASLEEP 1
-struct {
-    UINT(type, BPF_MAP_TYPE_ARRAY);
-    UINT(max_entries, 2);
-    TYPE(key, u32);
-    TYPE(value, u64);
-} shared SECTION(".maps");
-
-/* Appends a string of the kernel with its NUL. How long it is; 0 when there is no room or it cannot be read. */
-INLINE u32 append(struct draft *draft, u32 most, const void *string)
-{
-    u32 used = draft->used;
-    if (used > DATA_BYTES - PATH_BYTES)
-        return 0;
-    long bytes = bpf_probe_read_kernel_str(&draft->record.data[used], most, string);
-    if (bytes <= 0)
-        return 0;
-    draft->used = used + bytes;
-    return bytes;
-}
 
 /* Appends the names of a path, the last one first, each with its NUL, as d_path would put them together
  * (fs/d_path.c). Sets the flag cut when it is not whole, and the flag deleted when the file is in no directory. */
@@ -164,30 +73,6 @@ INLINE void append_cgroup(struct draft *draft, struct task_struct *task)
     draft->record.flags |= CGROUP_CUT;
 }
 
-/* Reads the beginning and the end of the memory the kernel just put the arguments into. What cannot be read is not
- * counted: the buffer may hold another process's there. */
-INLINE void append_arguments(struct draft *draft, struct mm_struct *mm)
-{
-    struct record *record = &draft->record;
-    u64 start = READ(mm->arg_start);
-    u64 bytes = READ(mm->arg_end) - start;
-    u32 head = bytes > HEAD_BYTES ? HEAD_BYTES : bytes;
-    u32 tail = bytes - head > TAIL_BYTES ? TAIL_BYTES : bytes - head;
-    OPAQUE(head);
-    OPAQUE(tail);
-    record->argument_bytes = bytes;
-    if (head > HEAD_BYTES || tail > TAIL_BYTES)
-        return;
-    if (bpf_probe_read_user(record->data, head, (void *)(unsigned long)start)) {
-        record->flags |= ARGUMENTS_UNREAD;
-        return;
-    }
-    record->head = head;
-    if (tail && !bpf_probe_read_user(&record->data[head], tail, (void *)(unsigned long)(start + bytes - tail)))
-        record->tail = tail;
-    draft->used = record->head + record->tail;
-}
-
 /* The innermost of the pid namespaces the process has a number in. */
 INLINE struct pid_namespace *pid_namespace(struct task_struct *task)
 {
@@ -202,7 +87,6 @@ INLINE void describe_process(struct record *record, struct task_struct *task)
     struct nsproxy *nsproxy = READ(task->nsproxy);
     record->boottime_ns = bpf_ktime_get_boot_ns();
     record->start_boottime_ns = READ(task->start_boottime);
-    record->cgroup_id = bpf_get_current_cgroup_id();
     record->pid = bpf_get_current_pid_tgid() >> 32;
     record->parent_pid = READ(READ(task->real_parent)->tgid);
     record->uid = READ(cred->uid.val);
@@ -235,44 +119,20 @@ INLINE void append_script(struct draft *draft, struct task_struct *task, struct 
     record->directory = draft->used - before;
 }
 
-INLINE void submit(struct draft *draft)
-{
-    u64 bytes = __builtin_offsetof(struct record, data) + draft->used;
-    OPAQUE(bytes);
-    if (bytes > sizeof(struct record))
-        return;
-    u32 key = DROPPED;
-    u64 *dropped = bpf_map_lookup_elem(&shared, &key);
-    key = ASLEEP;
-    u64 *asleep = bpf_map_lookup_elem(&shared, &key);
-    if (!dropped || !asleep)
-        return;
-    u64 before = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
-    u64 flags = BPF_RB_NO_WAKEUP;
-    if (*asleep || before / MARK_BYTES != (before + bytes) / MARK_BYTES) {
-        *asleep = 0;
-        flags = BPF_RB_FORCE_WAKEUP;
-    }
-    if (bpf_ringbuf_output(&events, &draft->record, bytes, flags))
-        __sync_fetch_and_add(dropped, 1);
-}
-
 /* TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), include/trace/events/sched.h */
 SECTION("raw_tp/sched_process_exec")
 int on_exec(u64 *arguments)
 {
-    u32 zero = 0;
-    struct draft *draft = bpf_map_lookup_elem(&drafts, &zero);
+    struct draft *draft = new_draft();
     if (!draft)
         return 0;
     struct record *record = &draft->record;
     struct task_struct *task = (void *)(unsigned long)arguments[0];
     struct mm_struct *mm = READ(task->mm);
     struct mm_struct *parent_mm = READ(READ(task->real_parent)->mm);
-    __builtin_memset(record, 0, __builtin_offsetof(struct record, data));
-    draft->used = 0;
     describe_process(record, task);
-    append_arguments(draft, mm);
+    u64 arguments_at = READ(mm->arg_start);
+    append_arguments(draft, arguments_at, READ(mm->arg_end) - arguments_at);
     u32 before = draft->used;
     append_path(draft, &READ(mm->exe_file)->f_path, PATH_CUT, DELETED);
     record->path = draft->used - before;
@@ -287,6 +147,3 @@ int on_exec(u64 *arguments)
     submit(draft);
     return 0;
 }
-
-/* The helpers that read memory are for programs that may be used under the GPL, which this file may. */
-char gpl_licence[] SECTION("license") = "GPL";

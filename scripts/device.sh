@@ -8,7 +8,8 @@
 #
 # FOLDER is never written to: what the machine changes lies in memory and goes with it; it outlives a reboot. `up` prints
 # five words: the host's folder that is /mnt/share in the machine, the host's network link to it, the machine's IPv4 and
-# IPv6 address on that link, and the host's IPv4 address on it. With KEEPER=PID the machine goes down by itself when that process is gone.
+# IPv6 address on that link, and the host's IPv4 address on it. With KEEPER=PID the machine goes down by itself when that
+# process is gone.
 #
 # The process with id 1 of this host need not be systemd. Wants root.
 set -euo pipefail
@@ -133,19 +134,23 @@ up() {
 }
 
 down() {
-    local nspawn link
+    local nspawn first link
     nspawn="$(cat "$state/nspawn" 2>/dev/null || true)"
-    if [[ -n "$nspawn" ]]; then
-        [[ "$(run cat /proc/1/comm 2>/dev/null)" != systemd ]] || run systemctl poweroff 2>/dev/null || true
+    first="$(leader || true)"
+    if [[ -n "$first" && "$(cat "/proc/$first/comm")" == systemd ]]; then
+        run systemctl poweroff 2>/dev/null || true
         for _ in {1..100}; do
-            kill -0 "$nspawn" 2>/dev/null || break
-            [[ "$(run cat /proc/1/comm 2>/dev/null)" == systemd ]] || break
+            kill -0 "$first" 2>/dev/null || break
             sleep 0.1
         done
-        kill -KILL "$nspawn" 2>/dev/null || true
-        # The kernel ends what is left in it with its first process.
-        while kill -0 "$nspawn" 2>/dev/null; do sleep 0.1; done
     fi
+    # The kernel ends whatever is left in a machine with its first process; with nspawn alone it would live on.
+    [[ -z "$first" ]] || kill -KILL "$first" 2>/dev/null || true
+    for _ in {1..100}; do
+        [[ -n "$nspawn" ]] && kill -0 "$nspawn" 2>/dev/null || break
+        sleep 0.1
+    done
+    [[ -z "$nspawn" ]] || kill -KILL "$nspawn" 2>/dev/null || true
     link="$(cut -d' ' -f2 "$state/words" 2>/dev/null || true)"
     [[ -z "$link" ]] || ip link del "$link" 2>/dev/null || true
     ip netns del "$name" 2>/dev/null || true
@@ -156,7 +161,14 @@ down() {
 }
 
 case "$what" in
-    root) "$here/make-root.sh" "$name" "$1" "${PACKAGES[@]}" ;;
+    root)
+        [[ $# -ge 1 ]] || usage
+        # Tests that run at the same time ask for the same one.
+        mkdir -p "$(dirname "$1")"
+        exec 9>"$1.lock"
+        flock 9
+        "$here/make-root.sh" "$name" "$1" "${PACKAGES[@]}"
+        ;;
     up) [[ $# -ge 1 ]] || usage; up "$@" ;;
     run) run "$@" ;;
     down) down ;;

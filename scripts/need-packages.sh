@@ -49,6 +49,7 @@ if [[ -d /run/systemd/system ]]; then
     for package in "${missing[@]}"; do
         case "$package" in
             mosquitto) systemctl disable --now mosquitto.service ;;
+            auditd) systemctl disable --now auditd.service ;;
             openssh-server) systemctl disable --now ssh.service ;;
         esac
     done

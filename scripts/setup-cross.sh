@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What builds static binaries for other machines: setup-cross.sh FOLDER
+# What builds static binaries for other machines: setup-cross.sh FOLDER [ARCHITECTURE...]
 #
 # The standard library for the musl targets is compiled here, from Debian's source of it, since Debian packages none:
 #
 #   rustc-web, rust-web-src   Debian's compiler and exactly its library; of the same age as ours in rust-toolchain.toml
 #   ziglang                   C compiler and linker for every target, with the C library in it
 #   cargo-deb, lintian        make the packages and check them
+#   cargo-cyclonedx           lists what is linked in
 #
 # Both stay in FOLDER, with a file `env` to be sourced. A second run finds what is there and does nothing.
 set -euo pipefail
@@ -14,7 +15,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ZIG=0.17.1
 ZIGBUILD=0.24.0
 CARGO_DEB=3.8.0
-TARGETS=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf)
+CYCLONEDX=0.5.9
+declare -A TARGET_OF=(
+    [amd64]=x86_64-unknown-linux-musl [arm64]=aarch64-unknown-linux-musl [armhf]=armv7-unknown-linux-musleabihf
+)
+shift
+architectures=("$@")
+[[ $# -gt 0 ]] || architectures=("${!TARGET_OF[@]}")
+TARGETS=()
+for architecture in "${architectures[@]}"; do TARGETS+=("${TARGET_OF[$architecture]}"); done
 LIBRARY=/usr/lib/rustlib/src/rust/library
 RUSTC=/usr/bin/rustc
 
@@ -32,8 +41,8 @@ ln -sfn /usr/lib/rustlib/x86_64-unknown-linux-gnu "$sysroot/lib/rustlib/x86_64-u
 printf '[package]\nname = "seed"\nedition = "2024"\n[workspace]\n' >"$folder/seed/Cargo.toml"
 echo 'fn main() {}' >"$folder/seed/src/main.rs"
 
-# One identity of compiler, zig and this script: when one changes, the library is built again.
-made_by="$("$RUSTC" -V) zig $ZIG $(sha256sum <"${BASH_SOURCE[0]}")"
+# One identity of compiler, zig and how the library is made: when one changes, it is built again.
+made_by="$("$RUSTC" -V) zig $ZIG $(sed -n '/^sysroot=/,/^done/p' "${BASH_SOURCE[0]}" | sha256sum)"
 for target in "${TARGETS[@]}"; do
     library=$sysroot/lib/rustlib/$target/lib
     [[ "$(cat "$library/.made-by" 2>/dev/null)" == "$made_by" ]] && continue
@@ -63,6 +72,9 @@ rm -rf "$folder/seed/target"
 
 if [[ "$("$folder/cargo/bin/cargo-deb" --version 2>/dev/null)" != *"$CARGO_DEB"* ]]; then
     cargo install --quiet cargo-deb --version "$CARGO_DEB" --locked --root "$folder/cargo"
+fi
+if [[ "$("$folder/cargo/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null)" != *"$CYCLONEDX"* ]]; then
+    cargo install --quiet cargo-cyclonedx --version "$CYCLONEDX" --locked --root "$folder/cargo"
 fi
 "$here/need-packages.sh" lintian:lintian
 

@@ -16,6 +16,7 @@ use crate::credential::Source;
 use crate::expiry;
 use crate::identity::{self, NoIdentity};
 use crate::mqtt::Endpoint;
+use crate::privileges;
 use crate::tls;
 use crate::twin::keeper;
 
@@ -67,6 +68,8 @@ fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (Strin
     }
     let mut text = settings(&layers.effective(), &config.file);
     text += &section("collectors", surveys(layers.settings(), root, collectors));
+    let needed = privileges::names(privileges::needed_by(layers.settings(), config.takes_twin())).join(" ");
+    text += &section("capabilities", [format!("`run` gives back all but {needed}")]);
     let mut exit_code = 0;
     if let Some(connection) = &config.local.connection {
         let mut degraded = lacks(connection, root);

@@ -26,6 +26,7 @@ use crate::config::settings::Settings;
 use crate::config::{Config, DEFAULT_FILE, EX_CONFIG, duration, load_file};
 use crate::daemon::{self, RunError};
 use crate::output::{Format, Printer};
+use crate::privileges::Privileges;
 use crate::{check, identity, ids, replay, status};
 
 /// On-device security agent for Linux IoT boards.
@@ -46,6 +47,9 @@ enum Command {
         /// The configuration; without it /etc/edgewarden/twin.json, or the defaults where that is missing.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Become this user, as whom it keeps the capabilities its collectors need; for starts as root without systemd.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
     },
     /// Print the effective settings, where each came from, and what each collector will use on this machine.
     Check {
@@ -99,7 +103,7 @@ enum Command {
 pub fn main(arguments: Arguments) -> ExitCode {
     let complaints = log_to_stderr(arguments.verbose);
     match arguments.command {
-        Command::Run { config } => run(config, complaints),
+        Command::Run { config, user } => run(config, user.as_deref(), complaints),
         Command::Check { config } => {
             let (text, code) = check::report(&load_file(config.as_deref()), &Root::host(), collectors::ALL);
             print(&text, ExitCode::from(code))
@@ -123,14 +127,18 @@ pub fn main(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn run(config_file: Option<PathBuf>, complaints: mpsc::Receiver<Complaint>) -> ExitCode {
+fn run(config_file: Option<PathBuf>, user: Option<&str>, complaints: mpsc::Receiver<Complaint>) -> ExitCode {
     let config = match load_file(config_file.as_deref()) {
         Ok(config) => config,
         Err(problems) => return refuse(&problems),
     };
     // A file that vanishes later must not turn into the defaults at the next SIGHUP.
     let reload_file = config_file.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|usual| usual.exists()));
-    match block_on(daemon::run(config, reload_file, complaints)) {
+    let privileges = match Privileges::lay_down(user, &config.settings, config.takes_twin()) {
+        Ok(privileges) => privileges,
+        Err(reason) => return fail(&reason, 1),
+    };
+    match block_on(daemon::run(config, reload_file, privileges, complaints)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(RunError::Configuration(reason))) => fail(&reason, EX_CONFIG),
         Ok(Err(RunError::Machine(reason))) => fail(&reason, 1),
@@ -254,7 +262,28 @@ fn log_to_stderr(verbose: u8) -> mpsc::Receiver<Complaint> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+    use clap_complete::{Shell, generate};
+
     use super::*;
+
+    /// A shell that offers options which are gone is worse than one that offers none.
+    #[test]
+    fn shells_complete_the_options_there_are() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/completions");
+        for (shell, file) in
+            [(Shell::Bash, "edgewarden.bash"), (Shell::Zsh, "_edgewarden"), (Shell::Fish, "edgewarden.fish")]
+        {
+            let mut script = Vec::new();
+            generate(shell, &mut Arguments::command(), "edgewarden", &mut script);
+            let path = format!("{directory}/{file}");
+            if std::env::var_os("WRITE_GOLDEN").is_some() {
+                std::fs::write(&path, &script).unwrap();
+            }
+            let is_same = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")) == script;
+            assert!(is_same, "{path} is old: WRITE_GOLDEN=1 cargo test -p edgewarden shells_complete");
+        }
+    }
 
     #[test]
     fn times_are_read_and_nonsense_is_refused() {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use collector_common::clock::Clock;
 use collector_common::collector::{Collector, Context, StateSlot, channel};
-use collector_common::event::kind::Category;
+use collector_common::event::kind::{Category, Kind};
 use collector_common::root::Root;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -45,6 +46,7 @@ pub async fn run(request: Request) -> Result<(), String> {
     for collector in &request.collectors {
         let context = Context {
             root: root.clone(),
+            state_directory: None,
             clock,
             settings: settings.clone(),
             out: out.clone(),
@@ -56,7 +58,16 @@ pub async fn run(request: Request) -> Result<(), String> {
     }
     let losses = out.losses();
     drop(out);
+    // Some back ends have to undo what they did to the machine.
+    let caught = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
+    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
     let mut failed = 0;
+    let mut note = |ended| {
+        if let Ok((kind, Err(failure))) = ended {
+            warn!("{}: {failure}", Kind::name(kind));
+            failed += 1;
+        }
+    };
     let mut deadline = std::pin::pin!(async {
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -69,12 +80,15 @@ pub async fn run(request: Request) -> Result<(), String> {
                 Some(draft) => request.printer.print(draft)?,
                 None => break,
             },
-            Some(ended) = tasks.join_next() => if let Ok((kind, Err(failure))) = ended {
-                warn!("{}: {failure}", kind.name());
-                failed += 1;
-            },
+            Some(ended) = tasks.join_next() => note(ended),
             () = &mut deadline => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
         }
+    }
+    // The queue ends with the last of them, and that may be noticed first.
+    while let Some(ended) = tasks.try_join_next() {
+        note(ended);
     }
     tasks.shutdown().await;
     while let Some(draft) = queue.recv().await {

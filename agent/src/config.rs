@@ -333,6 +333,8 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
     let process_backend = match settings.collectors.process_backend {
         ProcessBackend::Auto => "auto",
         ProcessBackend::Bpf => "bpf",
+        ProcessBackend::BpfNoBtf => "bpfNoBtf",
+        ProcessBackend::Audit => "audit",
         ProcessBackend::Connector => "connector",
         ProcessBackend::Poll => "poll",
     };
@@ -351,6 +353,7 @@ fn own_values(settings: &Settings) -> Vec<(String, String)> {
         ("redactSecrets", settings.collectors.redaction.is_on.to_string()),
         ("spoolSyncHigh", text(Some(duration::format(settings.spool_sync_high)))),
         ("spoolSyncLow", text(Some(duration::format(settings.spool_sync_low)))),
+        ("usersFromNss", settings.collectors.users_from_nss.to_string()),
     ]
     .map(|(key, value)| (format!("{}.{key}", local::OWN_OBJECT), value))
     .into()

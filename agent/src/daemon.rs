@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ use crate::identity::agent::agent_id;
 use crate::identity::{self, NoIdentity};
 use crate::lifecycle::{self, Before};
 use crate::mqtt::Endpoint;
+use crate::privileges::Privileges;
 use crate::recorder::Recorder;
 use crate::recorder::counts::Counts;
 use crate::recorder::noise::Noise;
@@ -39,6 +40,7 @@ use crate::spool::Spool;
 use crate::spool::damage::Damage;
 use crate::status;
 use crate::supervisor::{Surroundings, supervise};
+use crate::tick;
 use crate::twin::keeper::Keeper;
 use crate::twin::mailbox::Mailbox;
 use crate::uplink::batch::Batcher;
@@ -76,13 +78,15 @@ pub enum RunError {
 pub async fn run(
     config: Config,
     config_file: Option<PathBuf>,
+    privileges: Privileges,
     complaints: mpsc::Receiver<Complaint>,
 ) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|error| RunError::Machine(format!("cannot catch signals: {error}")))?;
     if let Some(NoIdentity::NotConfigured(reason)) = no_identity(&config, &Root::host()) {
         return Err(RunError::Configuration(format!("{}: deviceId: {reason}", config.file)));
     }
-    let mut daemon = start(config, config_file, complaints).await?;
+    privileges.tell();
+    let mut daemon = start(config, config_file, privileges, complaints).await?;
     info!("edgewarden {} runs, state in {}", env!("CARGO_PKG_VERSION"), daemon.state_directory.display());
     let served = daemon.running.serve(&mut signals, &daemon.recorder, &daemon.sources).await;
     daemon.stop(served.is_ok()).await;
@@ -108,6 +112,7 @@ struct Daemon {
 async fn start(
     config: Config,
     config_file: Option<PathBuf>,
+    privileges: Privileges,
     complaints: mpsc::Receiver<Complaint>,
 ) -> Result<Daemon, RunError> {
     let (root, clock) = (Root::host(), Clock::new(&Root::host()));
@@ -157,9 +162,27 @@ async fn start(
     };
     let uplink = tokio::spawn(uplink.run(stop_seen));
     let twin = Keeper::new(mailbox, &state_directory, Instant::now().into_std());
-    let running = Running { layers, twin, config_file, root, settings, endpoint, flush, remarks, statistics, progress };
+    let running = Running {
+        layers,
+        twin,
+        config_file,
+        privileges,
+        root,
+        settings,
+        endpoint,
+        flush,
+        remarks,
+        statistics,
+        progress,
+    };
     let telling = complaints::tell(complaints, out.clone(), clock);
-    let around = Surroundings { root: Root::host(), clock, settings: settings_seen, out };
+    let around = Surroundings {
+        root: Root::host(),
+        state_directory: state_directory.clone(),
+        clock,
+        settings: settings_seen,
+        out,
+    };
     let (mut tasks, sources) = spawn_tasks(around, &running, &spool, &counts, &link, before);
     tasks.spawn(keep_offset_of_boot(renderer));
     tasks.spawn(telling);
@@ -195,6 +218,7 @@ fn spawn_tasks(
         link: link.clone(),
         settings: around.settings.clone(),
         before,
+        privileges: running.privileges.clone(),
         expiring: expiring_seen,
         collectors: slots.iter().map(|(collector, state)| (collector.kind(), state.clone())).collect(),
     };
@@ -237,6 +261,7 @@ struct Running {
     layers: Layers,
     twin: Keeper,
     config_file: Option<PathBuf>,
+    privileges: Privileges,
     root: Root,
     settings: watch::Sender<Arc<Settings>>,
     endpoint: watch::Sender<Option<Endpoint>>,
@@ -256,14 +281,14 @@ impl Running {
     ) -> Result<(), RunError> {
         notify(&[NotifyState::Ready]);
         // Both go on through every other wake-up: started anew by each, the shorter would keep the longer from ending.
-        let mut look_at_recorder = every(LOOK_AT_RECORDER);
-        let mut watchdog = sd_notify::watchdog_enabled().map(|period| every(period / 2));
-        let mut identity_retry = every(IDENTITY_RETRY);
-        let mut statistics = every(STATISTICS);
+        let mut look_at_recorder = tick::every(LOOK_AT_RECORDER);
+        let mut watchdog = sd_notify::watchdog_enabled().map(|period| tick::every(period / 2));
+        let mut identity_retry = tick::every(IDENTITY_RETRY);
+        let mut statistics = tick::every(STATISTICS);
         loop {
             let has_no_identity = self.layers.config().local.connection.is_some() && self.endpoint.borrow().is_none();
             tokio::select! {
-                () = tick(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
+                () = next(&mut watchdog) => if !self.progress.is_hung(Instant::now().into_std()) {
                     notify(&[NotifyState::Watchdog]);
                 },
                 _ = look_at_recorder.tick() => if recorder.is_finished() {
@@ -357,15 +382,7 @@ fn serve_status(state_directory: &Path, sources: status::Sources, tasks: &mut Jo
     }
 }
 
-fn every(period: Duration) -> Interval {
-    // A period of zero would be a panic, and no systemd asks for less than a millisecond.
-    let period = period.max(Duration::from_millis(1));
-    let mut ticks = interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn tick(ticks: &mut Option<Interval>) {
+async fn next(ticks: &mut Option<Interval>) {
     match ticks {
         Some(ticks) => drop(ticks.tick().await),
         None => std::future::pending().await,

@@ -105,7 +105,7 @@ pub async fn watch(
         }
         shown.send_replace(sentences);
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = crate::tick::wait(LOOK) => {}
             changed = endpoint.changed() => if changed.is_err() { return },
         }
     }

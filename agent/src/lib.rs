@@ -11,11 +11,15 @@ pub mod check;
 
 pub mod daemon;
 
+pub mod privileges;
+
 pub mod lifecycle;
 
 pub mod remarks;
 
 pub mod complaints;
+
+pub mod tick;
 
 pub mod supervisor;
 

@@ -29,6 +29,7 @@ use crate::config::settings::Settings;
 use crate::fit;
 use crate::spool::record::{Record, StoredCursor, StoredEvent};
 use crate::spool::{Appended, Dropped, Entry, Spool};
+use crate::tick;
 use counts::{Cause, Counts, Fitted};
 use noise::Noise;
 use progress::Progress;
@@ -116,6 +117,7 @@ impl Recorder {
                 entries.extend(self.prepare(draft, settings));
             }
         }
+        self.tell_noise();
         let mut rest = entries.as_mut_slice();
         // What is stored next carries a cursor beyond what the disk lost, and the count of that is in memory only:
         // killed between the two, the agent would have neither the events nor their number. So the number goes first.
@@ -128,6 +130,18 @@ impl Recorder {
             }
             let (done, _) = self.append_some(rest);
             rest = &mut rest[done..];
+        }
+    }
+
+    fn tell_noise(&mut self) {
+        let flooded = self.noise.take_overflow();
+        if flooded > 0 {
+            let lane = lane_of(Kind::ProcessCreate, false, &self.settings.borrow()).unwrap_or(Lane::Low);
+            self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
+            self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
+        }
+        if let Some(facts) = self.noise.news() {
+            self.counts.set_noise(facts);
         }
     }
 
@@ -237,7 +251,7 @@ impl Recorder {
         let now = Instant::now();
         self.progress.begin(now);
         if timers.store_acknowledged <= now {
-            timers.store_acknowledged = now + STORE_ACKNOWLEDGED;
+            timers.store_acknowledged = tick::within(STORE_ACKNOWLEDGED, now);
             if let Err(error) = self.spool.store_acknowledged() {
                 warn!("cannot write down what was acknowledged: {error}; after a restart it is sent again");
             }
@@ -248,8 +262,9 @@ impl Recorder {
         }
         let drafts = self.noise.drain(&self.clock, now);
         self.record_noise(drafts);
+        self.tell_noise();
         if timers.report_losses <= now {
-            timers.report_losses = now + REPORT_LOSSES;
+            timers.report_losses = tick::within(REPORT_LOSSES, now);
             self.report_losses();
             self.refusals.due(now).into_iter().for_each(|told| error!("{told}"));
         }
@@ -301,10 +316,6 @@ impl Recorder {
             self.counts.add_collected(lane, kind, events);
             self.counts.add_lost(lane, kind, Cause::Overrun, events);
         }
-        let lane = lane_of(Kind::ProcessCreate, false, &settings).unwrap_or(Lane::Low);
-        let flooded = self.noise.take_overflow();
-        self.counts.add_collected(lane, Kind::ProcessCreate, flooded);
-        self.counts.add_lost(lane, Kind::ProcessCreate, Cause::Flood, flooded);
         let before = *self.counts.reported();
         if let Some((payload, said)) = self.counts.report() {
             let mut draft = Draft::new(self.clock.now(), payload);
@@ -349,7 +360,8 @@ struct Timers {
 
 impl Timers {
     fn new(now: Instant) -> Timers {
-        let (store_acknowledged, report_losses) = (now + STORE_ACKNOWLEDGED, now + REPORT_LOSSES);
+        let (store_acknowledged, report_losses) =
+            (tick::within(STORE_ACKNOWLEDGED, now), tick::within(REPORT_LOSSES, now));
         Timers { sync: [None; 2], store_acknowledged, tell_damage: now, report_losses }
     }
 

@@ -7,7 +7,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Origin, Reading, is_plausible};
 use collector_common::event::kind::Lane;
@@ -24,9 +23,6 @@ const STEP_US: u64 = 500_000;
 
 /// A correction below this is not worth a remark in the event: microseconds.
 const CORRECTION_US: u64 = 2_000_000;
-
-/// How often a clock that is wrong is looked at.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// What is known about an event's wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +160,7 @@ pub async fn keep_offset_of_boot(renderer: Renderer) {
                 Err(error) => warn!("cannot keep the clock offset of this boot: {error}; trying again"),
             }
         }
-        tokio::time::sleep(LOOK).await;
+        crate::tick::wait(crate::tick::TICK).await;
     }
 }
 

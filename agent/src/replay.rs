@@ -76,6 +76,9 @@ pub fn run(request: Request) -> Result<(), String> {
             }
         }
     }
+    if let Err(Problem::Output(reason)) = replay.end() {
+        return Err(reason);
+    }
     replay.out.flush().map_err(|error| format!("cannot write to standard output: {error}"))?;
     match failed {
         0 => Ok(()),
@@ -190,6 +193,32 @@ impl<W: Write> Replay<W> {
             }
             draft.id = Some(source.id(draft.at.wall_us, part));
             self.printer.write(draft, source.offset_seconds, &mut self.out).map_err(Problem::Output)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the name that the line just read called its place, in case no line says how it ended.
+    fn set_aside(&mut self, source: &Source, wall_us: Option<i64>) {
+        if let Some(draft) = self.reader.set_aside() {
+            if let Some(wall_us) = wall_us {
+                draft.at = at(wall_us);
+            }
+            draft.id = Some(source.id(draft.at.wall_us, 0));
+            if let Some(Payload::Login(rows)) = &mut draft.payload {
+                rows.iter_mut().for_each(|row| source.mark(row));
+            }
+        }
+    }
+
+    /// Prints the names that still wait when all files are read.
+    fn end(&mut self) -> Result<(), Problem> {
+        self.give_up(Some(Reading { boottime_us: u64::MAX, ..at(0) }))
+    }
+
+    /// Prints the names that no line can answer any more.
+    fn give_up(&mut self, until: Option<Reading>) -> Result<(), Problem> {
+        for draft in self.reader.given_up(until) {
+            self.printer.write(draft, None, &mut self.out).map_err(Problem::Output)?;
         }
         Ok(())
     }

@@ -31,12 +31,13 @@ use tracing::warn;
 
 use crate::config::settings::Settings;
 use crate::lifecycle::Before;
+use crate::privileges::Privileges;
 use crate::recorder::counts::Counts;
 use crate::recorder::progress::Progress;
 use crate::spool::{Lack, Spool};
 use crate::uplink::{LinkFacts, LinkStatus, budget};
 
-pub use facts::{ClockFacts, CollectorFacts, EventCounts, LinkCounts, SpoolFacts, Status, Trouble};
+pub use facts::{ClockFacts, CollectorFacts, EventCounts, LinkCounts, PrivilegeFacts, SpoolFacts, Status, Trouble};
 pub use words::in_words;
 
 /// A reader that does not read is let go after this time.
@@ -76,6 +77,8 @@ pub struct Sources {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// How the run before this one ended.
     pub before: Option<Before>,
+    /// What the process may do.
+    pub privileges: Privileges,
     /// Certificates that expire soon.
     pub expiring: watch::Receiver<Vec<String>>,
     /// Each collector's state.
@@ -90,6 +93,7 @@ impl Sources {
         for loss in self.counts.lost() {
             *lost_by_cause.entry(loss.name()).or_default() += loss.events;
         }
+        let noise = self.counts.noise();
         let uptime_seconds = seconds_between(&self.started, &now).unwrap_or(0);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -100,6 +104,7 @@ impl Sources {
                 wall: Timestamp::from_microsecond(now.wall_us).map(|wall| format!("{wall:.0}")).unwrap_or_default(),
                 is_wrong: !is_plausible(now.wall_us),
             },
+            privileges: self.privileges.facts(),
             connected: link.is_connected,
             hub: self.hub.clone(),
             trouble: link.trouble.clone(),
@@ -109,6 +114,8 @@ impl Sources {
             link: self.link_facts(link, &now, uptime_seconds),
             events: event_counts(&self.counts, &self.link),
             lost: lost_by_cause,
+            excluded: noise.excluded,
+            flood: noise.is_flood,
             collectors: self.collectors.iter().map(|(kind, slot)| (kind.name().to_owned(), facts(slot))).collect(),
         }
     }

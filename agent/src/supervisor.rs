@@ -3,6 +3,7 @@
 //! A collector that cannot run is degraded: the reason stands in `status` and is sent once as a Diagnostic, and the
 //! collector is tried again after a growing pause.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const SETTLED: Duration = Duration::from_secs(600);
 pub struct Surroundings {
     /// The machine.
     pub root: Root,
+    /// Where collectors may keep something.
+    pub state_directory: PathBuf,
     /// Its clocks.
     pub clock: Clock,
     /// The agent's settings, priorities included.
@@ -83,6 +86,7 @@ async fn run_once(collector: &'static dyn Collector, around: &Surroundings, stat
     let (sender, receiver) = watch::channel(initial);
     let context = Context {
         root: around.root.clone(),
+        state_directory: Some(around.state_directory.clone()),
         clock: around.clock,
         settings: receiver,
         out: around.out.clone(),

@@ -42,6 +42,8 @@ pub type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 pub struct Context {
     /// The machine to look at.
     pub root: Root,
+    /// Where a collector may keep a small file of its own; `None` when nothing is kept.
+    pub state_directory: Option<PathBuf>,
     /// Its clocks.
     pub clock: Clock,
     /// What is asked for, now and after each change.
@@ -71,6 +73,8 @@ pub struct Settings {
     pub process_hash: bool,
     /// What is taken for a secret in a command line.
     pub redaction: Arc<Redaction>,
+    /// Ask directory services for accounts, too.
+    pub users_from_nss: bool,
 }
 
 /// `edgewarden.loginSource`.
@@ -91,6 +95,10 @@ pub enum ProcessBackend {
     Auto,
     /// A BPF program in the kernel.
     Bpf,
+    /// One that does without the kernel's types.
+    BpfNoBtf,
+    /// The kernel's audit.
+    Audit,
     /// The netlink process connector.
     Connector,
     /// A repeated look at `/proc`.
@@ -274,6 +282,11 @@ impl Emitter {
     /// the future meanwhile drops no event with it.
     pub async fn room(&self) -> Result<(), Closed> {
         self.queue.reserve().await.map(drop).map_err(|_| Closed)
+    }
+
+    /// For how many events there is room just now. Others may take it first.
+    pub fn free(&self) -> usize {
+        self.queue.capacity()
     }
 
     /// Hands an event over if there is room, and counts it as lost if not. For sources that do not wait for us.

@@ -6,7 +6,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let lines = bytes.split(|byte| *byte == b'\n').count();
-    let (users, groups, shadows) = (passwd::users(bytes), passwd::groups(bytes), passwd::shadows(bytes));
+    let plain = |field: &str| field.len().to_string();
+    let (users, groups) = (passwd::users(bytes, &plain), passwd::groups(bytes));
+    let shadows = passwd::shadows(bytes, &plain);
     for entries in [users.entries.len(), groups.entries.len(), shadows.entries.len()] {
         assert!(entries <= lines);
     }
@@ -14,9 +16,12 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(groups.entries.iter().flat_map(|group| &group.members).all(|name| !name.is_empty() && !name.contains(',')));
     for entry in &shadows.entries {
         assert!(!entry.name.contains(':'), "a field behind the name is the password");
+        for day in [i64::MIN, 0, 20_000, i64::MAX] {
+            entry.expired(day);
+        }
     }
     // A line in front and a line behind are read whatever stands between them.
     let framed = [b"first:x:1:2::/:\n".as_slice(), bytes, b"\nlast:x:3:4::/:\n"].concat();
-    let framed = passwd::users(&framed).entries;
+    let framed = passwd::users(&framed, &plain).entries;
     assert!(framed.len() == users.entries.len() + 2 && framed[0].uid == 1 && framed[framed.len() - 1].gid == 4);
 });

@@ -9,7 +9,8 @@ use edgewarden::config::settings::Priority;
 use edgewarden::twin::Desired;
 use libfuzzer_sys::fuzz_target;
 
-const FILE: &str = r#"{"properties": {"desired": {"edgewarden": {"floor": ["eventPriorityLogin", "edgewarden.spoolSyncHigh"]}}}}"#;
+const FILE: &str =
+    r#"{"properties": {"desired": {"edgewarden": {"floor": ["eventPriorityLogin", "edgewarden.spoolSyncHigh"]}}}}"#;
 
 fuzz_target!(|data: &[u8]| {
     let mut layers = Layers::new(load("twin.json", FILE, None).unwrap());

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 fuzz_target!(|input: (&[u8], &str, &str)| {
     let (line, key, value) = input;
     if let Some(entry) = parse(line) {
-        assert!(serde_json::from_slice::<Value>(line).is_ok_and(|value| value["__REALTIME_TIMESTAMP"] != Value::Null
-            || value["_SOURCE_REALTIME_TIMESTAMP"] != Value::Null));
+        assert!(
+            serde_json::from_slice::<Value>(line).is_ok_and(|value| value["__REALTIME_TIMESTAMP"] != Value::Null
+                || value["_SOURCE_REALTIME_TIMESTAMP"] != Value::Null)
+        );
         assert!(boot_of(&entry.cursor).is_none() || entry.cursor.contains("b="));
     }
     let mut fields = json!({

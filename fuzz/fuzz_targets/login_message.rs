@@ -9,8 +9,7 @@ use collector_common::parse::login::attempts::Attempts;
 use collector_common::parse::login::{Handler, Peer, Remark};
 use libfuzzer_sys::fuzz_target;
 
-const HANDLERS: [Handler; 5] =
-    [Handler::OpenSsh, Handler::Dropbear, Handler::Console, Handler::Gdm, Handler::Cockpit];
+const HANDLERS: [Handler; 5] = [Handler::OpenSsh, Handler::Dropbear, Handler::Console, Handler::Gdm, Handler::Cockpit];
 
 fuzz_target!(|text: &str| {
     let mut attempts = Attempts::default();

@@ -1,7 +1,7 @@
-//! `/proc/net/tcp` and its like: each line is a socket or is counted as a bad one.
+//! `/proc/net/tcp` and its like: each line is a socket or is counted as a bad one. Of SCTP a line may be several.
 #![no_main]
 
-use collector_common::parse::proc_net::read;
+use collector_common::parse::proc_net::{read, read_sctp};
 use libfuzzer_sys::fuzz_target;
 
 const HEADING: &str =
@@ -13,6 +13,8 @@ fuzz_target!(|text: &str| {
     let table = read(&[HEADING, text].concat());
     let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
     assert_eq!(table.sockets.len() + table.bad_lines, lines);
+    let sctp = read_sctp(&[" ENDPT SOCK STY SSK HBKT LPORT UID INODE LADDRS\n", text].concat());
+    assert!(sctp.bad_lines <= lines && sctp.sockets.len() <= text.split_ascii_whitespace().count());
     let more = read(&[HEADING, text, SOCKET].concat());
     assert_eq!(more.sockets.len(), table.sockets.len() + 1);
     assert!(more.sockets.last().is_some_and(|socket| (socket.local_port, socket.uid, socket.inode) == (22, 5, 482)));

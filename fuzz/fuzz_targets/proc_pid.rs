@@ -1,7 +1,7 @@
 //! The files of `/proc/PID`. A process names itself as it likes, and its name must not move the fields behind it.
 #![no_main]
 
-use collector_common::parse::proc_pid::{Stat, container_id, has_capability, login_uid, uids};
+use collector_common::parse::proc_pid::{Stat, Status, container_id, has_capability, login_uid};
 use libfuzzer_sys::fuzz_target;
 
 const BEHIND: &str =
@@ -16,7 +16,12 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (bytes, 71, 4711));
     assert!(stat.has_not_executed() && !stat.is_kernel_thread());
     assert_ne!(login_uid(bytes), Some(u32::MAX));
-    assert!(container_id(bytes).is_none_or(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())));
-    assert!(uids(bytes).is_none() || bytes.windows(4).any(|word| word == b"Uid:"));
+    assert!(
+        container_id(bytes)
+            .is_none_or(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()))
+    );
+    assert!(Status::parse(bytes).is_none_or(|status| {
+        status.parent_pid >= 0 && bytes.windows(4).any(|word| word == b"Uid:")
+    }));
     assert!((64..80).all(|number| has_capability(bytes, number).is_none()));
 });

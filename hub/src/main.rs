@@ -331,3 +331,32 @@ fn import_files(args: ImportArgs) -> Result<(), String> {
     let settings = import::Settings { table: args.table, hub: args.hub, device: args.device, name: args.name };
     import::run(store, settings, &args.files, &mut io::stdout(), &mut io::stderr())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap_complete::{Shell, generate};
+
+    use super::Cli;
+
+    /// A shell that offers options which are gone is worse than one that offers none.
+    #[test]
+    fn shells_complete_the_options_there_are() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/completions");
+        for (shell, file) in [
+            (Shell::Bash, "edgewarden-hub.bash"),
+            (Shell::Zsh, "_edgewarden-hub"),
+            (Shell::Fish, "edgewarden-hub.fish"),
+        ] {
+            let mut script = Vec::new();
+            generate(shell, &mut Cli::command(), "edgewarden-hub", &mut script);
+            let path = format!("{directory}/{file}");
+            if std::env::var_os("WRITE_GOLDEN").is_some() {
+                std::fs::write(&path, &script).unwrap();
+            }
+            let is_same = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")) == script;
+            assert!(is_same, "{path} is old: WRITE_GOLDEN=1 cargo test -p edgewarden-hub shells_complete");
+        }
+    }
+}

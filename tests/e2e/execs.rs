@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -77,8 +79,9 @@ impl Watched {
 }
 
 impl Drop for Watched {
+    /// Asks it to end, because what it did to the machine has to be undone.
     fn drop(&mut self) {
-        self.collect.kill().ok();
+        kill(Pid::from_raw(self.collect.id().cast_signed()), Signal::SIGTERM).ok();
         self.collect.wait().ok();
     }
 }
@@ -94,7 +97,8 @@ fn assert_cut(row: &Value, letter: &str, total: usize) {
     assert_eq!(row["ExtraDetails"]["KeptSha256"].as_str().map(str::len), Some(64));
 }
 
-fn told_right(backend: &str) {
+/// Each case of `tests/support/execs.c`, as one back end tells it.
+pub fn told_right(backend: &str) {
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("not run: {backend} and a chroot are for root");
         return;
@@ -150,6 +154,11 @@ fn the_program_in_the_kernel_tells_what_executed_however_it_was_done() {
 }
 
 #[test]
+fn the_program_that_knows_no_types_tells_what_executed_however_it_was_done() {
+    told_right("bpfNoBtf");
+}
+
+#[test]
 fn the_connector_tells_what_executed_however_it_was_done() {
     told_right("connector");
 }
@@ -159,13 +168,41 @@ fn a_look_at_proc_tells_what_executed_however_it_was_done() {
     told_right("poll");
 }
 
+/// Runs a program that must not use BPF.
+pub const WITHOUT_BPF: [&str; 3] =
+    ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"];
+
+/// Runs a program that may use neither BPF nor audit, of which another test may just change who owns it.
+const WITHOUT_BOTH: [&str; 3] = [
+    "setpriv",
+    "--bounding-set=-bpf,-perfmon,-sys_admin,-audit_control",
+    "--inh-caps=-bpf,-perfmon,-sys_admin,-audit_control",
+];
+
 /// What `check` says of ProcessCreate when it is run by this command.
-fn survey(inside: &[&str]) -> String {
+pub fn survey(inside: &[&str]) -> String {
     let mut words = inside.iter().copied().chain([binary().to_str().unwrap(), "check"]);
     let out = wait::output("check", Command::new(words.next().expect("at least the agent")).args(words));
     let text = String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr);
     let of_ours = text.lines().filter(|line| line.trim_start().starts_with("ProcessCreate: "));
     of_ours.map(|line| line.trim_start().to_owned() + "\n").collect()
+}
+
+/// The published key of the micro agent: 1 is what works best, 2 netlink, 3 polling.
+#[test]
+fn the_twins_mode_chooses_the_back_end() {
+    let mut agent = Agent::new("press-77", connection(1));
+    agent.set("eventPriorityProcessCreate", serde_json::json!("Low"));
+    agent.own().as_object_mut().expect("an object").remove("processBackend");
+    for (mode, expected) in [(1, &["eBPF", "kernel audit", "netlink", "/proc"][..]), (2, &["netlink"]), (3, &["/proc"])]
+    {
+        agent.twin["properties"]["desired"]["Process_Mode"] = mode.into();
+        agent.write_twin();
+        let out = wait::output("check", Command::new(binary()).args(["check", "--config"]).arg(agent.config()));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let is_used = |backend: &str| text.contains(&format!("\n  ProcessCreate: {backend}"));
+        assert!(expected.iter().any(|backend| is_used(backend)), "{mode}: {text}");
+    }
 }
 
 #[test]
@@ -175,25 +212,35 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
         return;
     }
     let bpf = "ProcessCreate: eBPF\n";
+    let no_btf = "ProcessCreate: eBPF without BTF\n";
     let connector = "ProcessCreate: netlink process connector\n";
     let poll = "ProcessCreate: /proc, looked at twice a second\n";
-    let without = |types: &str| format!("mount -t tmpfs none /sys/kernel/btf && {types} exec \"$0\" \"$@\"");
-    let (no_types, empty) = (without(""), without(": >/sys/kernel/btf/vmlinux &&"));
-    let no_rights = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"];
+    let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; :";
+    let no_types = "mount -t tmpfs none /sys/kernel/btf";
+    let empty_types = "mount -t tmpfs none /sys/kernel/btf && : >/sys/kernel/btf/vmlinux";
+    let in_a_world = |mounts: &[&str]| {
+        let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
+        survey(&["unshare", "--mount", "sh", "-c", &script])
+    };
     // The namespace has to be made before the right to make it is given up.
-    let no_network = [&["unshare", "--net"], &no_rights[..]].concat();
+    let no_network = [&["unshare", "--net"], &WITHOUT_BOTH[..]].concat();
 
     if Path::new("/sys/kernel/btf/vmlinux").exists() {
         assert_eq!(survey(&[]), bpf);
-        let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; exec \"$0\" \"$@\"";
-        assert_eq!(survey(&["unshare", "--mount", "sh", "-c", no_tracefs]), bpf);
-        let told = survey(&["unshare", "--mount", "sh", "-c", &empty]);
-        assert!(told.starts_with(connector) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
-        let told = survey(&["unshare", "--mount", "sh", "-c", &no_types]);
-        assert!(told.starts_with(connector) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        assert_eq!(in_a_world(&[no_tracefs]), bpf);
+        let told = in_a_world(&[no_tracefs, no_types]);
+        assert!(told.starts_with(no_btf) && told.contains("CONFIG_DEBUG_INFO_BTF=y"), "{told}");
+        let told = in_a_world(&[empty_types]);
+        assert!(told.starts_with(no_btf) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
     }
-    let told = survey(&no_rights);
+    let told = survey(&WITHOUT_BOTH);
     assert!(told.starts_with(connector) && told.contains("give it CAP_BPF and CAP_PERFMON"), "{told}");
     let told = survey(&no_network);
-    assert!(told.starts_with(poll) && told.contains("CAP_BPF") && told.contains("host's network namespace"), "{told}");
+    assert!(
+        told.starts_with(poll)
+            && told.contains("CAP_BPF")
+            && told.contains("give it CAP_AUDIT_CONTROL")
+            && told.contains("host's network namespace"),
+        "{told}"
+    );
 }

@@ -15,7 +15,7 @@ use crate::hub::{Hub, details};
 use crate::wait;
 
 /// What the guide's queries have where its reader writes the own names.
-const DEVICE: &str = "YOUR_DEVICE_ID";
+pub const DEVICE: &str = "YOUR_DEVICE_ID";
 const HUB: &str = "YOUR_HUB_NAME";
 
 /// More command lines than `makeset` keeps.
@@ -29,14 +29,14 @@ fn query_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/fixtures/kql/guide/{name}.kql"))
 }
 
-fn hub() -> Hub {
+pub fn hub() -> Hub {
     let mut hub = Hub::stopped();
     hub.name = HUB;
     hub.listen(0);
     hub
 }
 
-fn answer(hub: &Hub, name: &str) -> Vec<Value> {
+pub fn answer(hub: &Hub, name: &str) -> Vec<Value> {
     let file = query_file(name);
     let text = hub.ask(&["query", file.to_str().unwrap(), "--format", "json"]);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
@@ -49,14 +49,14 @@ fn row<'a>(rows: &'a [Value], column: &str, value: &str) -> &'a Value {
     found[0]
 }
 
-fn set(value: &Value) -> BTreeSet<String> {
+pub fn set(value: &Value) -> BTreeSet<String> {
     let items = value.as_array().unwrap_or_else(|| panic!("no array: {value}"));
     let set: BTreeSet<_> = items.iter().map(|item| item.as_str().unwrap().to_owned()).collect();
     assert_eq!(set.len(), items.len(), "twice in {value}");
     set
 }
 
-fn texts(items: &[&str]) -> BTreeSet<String> {
+pub fn texts(items: &[&str]) -> BTreeSet<String> {
     items.iter().map(|item| (*item).to_owned()).collect()
 }
 

@@ -9,6 +9,8 @@
 mod agent;
 #[path = "../support/arrivals.rs"]
 mod arrivals;
+#[path = "../support/audit.rs"]
+mod audit;
 #[path = "../support/clock.rs"]
 mod clock;
 #[path = "../support/fake_broker.rs"]
@@ -17,6 +19,8 @@ mod fake_broker;
 mod hub;
 #[path = "../support/iothub.rs"]
 mod iothub;
+#[path = "../support/login_lab.rs"]
+mod login_lab;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
 #[path = "../support/proxy.rs"]
@@ -28,6 +32,9 @@ mod wait;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod accounts;
+#[path = "audit.rs"]
+mod audit_stories;
 mod configuration;
 mod crash;
 mod delivery;
@@ -36,9 +43,12 @@ mod hub_access;
 mod hub_guide;
 mod hubs;
 mod link;
+mod logins;
 mod misbehaviour;
 mod noise;
 mod oneshot;
+mod ports;
+mod privileges;
 mod secrets;
 mod silence;
 mod twin;

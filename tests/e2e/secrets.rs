@@ -38,7 +38,7 @@ fn a_secret_of_a_command_line_is_neither_on_disk_nor_on_the_wire() {
     let options = [format!("--licence={SECRET}"), "--token".to_owned(), SECRET.to_owned()];
     let mut shell =
         Command::new("/bin/sh").args(["-c", &script, "tool"]).args(&options).stdin(Stdio::piped()).spawn().unwrap();
-    wait::until_true("the exec to be in the spool", || holds(&kept(&agent), "%REDACTED%"));
+    wait::until_true("the exec to be in the spool", || holds(&kept(&agent), "DB_PASSWORD=%REDACTED%"));
     let status = cli(&["status", "--json", "--config", agent.config().to_str().unwrap()]).stdout;
     assert!(!status.is_empty());
     assert!(!holds(&kept(&agent), SECRET) && !holds(&status, SECRET));
@@ -46,7 +46,8 @@ fn a_secret_of_a_command_line_is_neither_on_disk_nor_on_the_wire() {
     agent.terminate();
     agent.twin["connection"] = connection(broker.port);
     agent.start();
-    let find = || broker.arrivals().into_iter().find(|arrival| arrival.text("CommandLine").contains("%REDACTED%"));
+    // A compiler's command line on the same machine may hold something that looks like a secret, too.
+    let find = || broker.arrivals().into_iter().find(|arrival| arrival.details["ProcessId"] == shell.id());
     wait::until_true("the exec to arrive", || find().is_some());
     let details = find().unwrap().details;
     assert_eq!(details["ExtraDetails"]["Redacted"], "5", "{details}");

@@ -206,9 +206,12 @@ impl Agent {
         })
     }
 
-    /// Waits until the login collector reads its file.
+    /// Waits until the login collector reads its file, and the one of processes, if it is on, knows what already ran.
     pub fn wait_collecting(&mut self) -> Value {
-        self.wait_status("the login collector to run", |status| status["collectors"]["Login"]["state"] == "running")
+        self.wait_status("the collectors to run", |status| {
+            let state = |collector: &str| status["collectors"][collector]["state"].clone();
+            state("Login") == "running" && state("ProcessCreate") != "starting"
+        })
     }
 
     /// Appends one failed login per port to the log file, each of which must become exactly one row.

@@ -1,8 +1,12 @@
 //! `ProcessCreate`: one event for every program that is executed.
 //!
-//! Three back ends tell that something ran, the best first: [`bpf`], where a program in the kernel writes down what
-//! ran; [`connector`], where the kernel says that something did; and [`poll`], a repeated look at `/proc`. Each gives
-//! an [`image`], read from `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
+//! Five back ends tell that something ran: [`probe`], where a program in the kernel writes down what ran; [`nobtf`],
+//! where another one writes down what it can without the kernel's types; [`audit`], where the kernel's own records do;
+//! [`connector`], where the kernel says that something ran; and [`poll`], a repeated look at `/proc`. Each gives an
+//! [`image`], read from `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
+//! [`ORDER`] says which is better, and why.
+
+pub mod audit;
 
 pub mod bpf;
 
@@ -16,7 +20,13 @@ pub mod drops;
 
 pub mod event;
 
+mod glance;
+
 pub mod image;
+
+mod layout;
+
+pub mod nobtf;
 
 pub mod poll;
 
@@ -34,6 +44,7 @@ use collector_common::sys::connector::Connector;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use self::audit::standing::{self, Demand, Way};
 use self::probe::Probe;
 
 /// No process takes this long to be read unless it wants to.
@@ -49,6 +60,8 @@ pub struct ProcessCreate;
 /// A back end with what it needs.
 enum Backend {
     Bpf(Box<Probe>),
+    BpfNoBtf(Box<Probe>),
+    Audit(Way),
     Connector(Connector),
     Poll,
 }
@@ -59,6 +72,21 @@ struct Choice {
     /// Why it is not a better one, unless this one was asked for.
     passed_over: Vec<String>,
 }
+
+/// The best first. BPF comes before all because it costs the least; without the kernel's types it misses the path of what
+/// ended at once, not its arguments. What audit records is complete, path and arguments of every exec. So it comes before the connector
+/// where another process owns it and records execs anyway: to read along costs the machine nothing. To own it comes
+/// behind the connector, which tells of every exec too and misses arguments of very short programs only: audit makes
+/// every system call of the machine slower, takes some 45 us in each exec, and keeps others from owning it at the first
+/// attempt. Looking at `/proc` is what is always left.
+const ORDER: [(ProcessBackend, Demand); 6] = [
+    (ProcessBackend::Bpf, Demand::Any),
+    (ProcessBackend::BpfNoBtf, Demand::Any),
+    (ProcessBackend::Audit, Demand::Beside),
+    (ProcessBackend::Connector, Demand::Any),
+    (ProcessBackend::Audit, Demand::Own),
+    (ProcessBackend::Poll, Demand::Any),
+];
 
 /// How long a back end that failed is not tried again.
 const BETTER_AGAIN: Duration = Duration::from_secs(600);
@@ -80,7 +108,7 @@ impl Collector for ProcessCreate {
 
     fn survey(&self, root: &Root, settings: &Settings) -> Survey {
         match choose(root, settings.process_backend, &[]) {
-            Ok(choice) => Survey { backend: choice.backend.name().to_owned(), lacks: choice.lacks(root) },
+            Ok(choice) => Survey { backend: choice.backend.words(root), lacks: choice.lacks(root) },
             Err(Failure(reason)) => Survey { backend: name(settings.process_backend).to_owned(), lacks: vec![reason] },
         }
     }
@@ -94,13 +122,19 @@ impl Backend {
     fn kind(&self) -> ProcessBackend {
         match self {
             Backend::Bpf(_) => ProcessBackend::Bpf,
+            Backend::BpfNoBtf(_) => ProcessBackend::BpfNoBtf,
+            Backend::Audit(_) => ProcessBackend::Audit,
             Backend::Connector(_) => ProcessBackend::Connector,
             Backend::Poll => ProcessBackend::Poll,
         }
     }
 
-    fn name(&self) -> &'static str {
-        name(self.kind())
+    /// For `status` and `check`.
+    fn words(&self, root: &Root) -> String {
+        match self {
+            Backend::Audit(way) => way.name(root),
+            other => name(other.kind()).to_owned(),
+        }
     }
 }
 
@@ -109,6 +143,8 @@ impl Choice {
     fn lacks(&self, root: &Root) -> Vec<String> {
         let gap = match &self.backend {
             Backend::Bpf(_) => None,
+            Backend::BpfNoBtf(_) => Some(nobtf::GAP.to_owned()),
+            Backend::Audit(way) => Some(way.gap().to_owned()),
             Backend::Connector(_) => Some(connector::GAP.to_owned()),
             Backend::Poll => Some(poll::GAP.to_owned()),
         };
@@ -124,7 +160,9 @@ impl Choice {
 
 fn name(backend: ProcessBackend) -> &'static str {
     match backend {
-        ProcessBackend::Auto | ProcessBackend::Bpf => bpf::NAME,
+        ProcessBackend::Auto | ProcessBackend::Bpf => probe::NAME,
+        ProcessBackend::BpfNoBtf => nobtf::NAME,
+        ProcessBackend::Audit => audit::NAME,
         ProcessBackend::Connector => connector::NAME,
         ProcessBackend::Poll => poll::NAME,
     }
@@ -138,7 +176,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let choice = choose_apart(&cx.root, wanted, &broken).await?;
         let lacks = choice.lacks(&cx.root);
         let kind = choice.backend.kind();
-        cx.state.running(name(kind), (!lacks.is_empty()).then(|| lacks.join("; ")));
+        cx.state.running(choice.backend.words(&cx.root), (!lacks.is_empty()).then(|| lacks.join("; ")));
         let hash = cx.settings.borrow().process_hash;
         cx.out = match hash {
             true => digest::in_front_of(&recorder, &cx.root)
@@ -148,7 +186,8 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
         let mut settings = cx.settings.clone();
         let observed = async {
             match choice.backend {
-                Backend::Bpf(probe) => bpf::observe(&cx, *probe).await,
+                Backend::Bpf(probe) | Backend::BpfNoBtf(probe) => bpf::observe(&cx, *probe).await,
+                Backend::Audit(way) => audit::observe(&cx, way).await,
                 Backend::Connector(socket) => connector::observe(&cx, socket).await,
                 Backend::Poll => poll::observe(&cx).await,
             }
@@ -188,30 +227,43 @@ async fn choose_apart(
     broken: &[(ProcessBackend, String)],
 ) -> Result<Choice, Failure> {
     let (root, broken) = (root.clone(), broken.to_vec());
-    let chosen = tokio::task::spawn_blocking(move || choose(&root, wanted, &broken)).await;
+    let prepared = move || {
+        audit::owner::clean_up(&root);
+        choose(&root, wanted, &broken)
+    };
+    let chosen = tokio::task::spawn_blocking(prepared).await;
     chosen.unwrap_or_else(|error| Err(Failure(format!("choosing a back end failed: {error}"))))
 }
 
 /// The best that works, without those that failed a moment ago; or the one that is asked for.
 fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String)]) -> Result<Choice, Failure> {
     if wanted != ProcessBackend::Auto {
-        return open(root, wanted).map(|backend| Choice { backend, passed_over: Vec::new() }).map_err(Failure);
+        let backend = open(root, wanted, Demand::Any).map_err(Failure)?;
+        return Ok(Choice { backend, passed_over: Vec::new() });
     }
-    let mut passed_over = Vec::new();
-    for kind in [ProcessBackend::Bpf, ProcessBackend::Connector] {
+    let mut passed_over: Vec<(ProcessBackend, String)> = Vec::new();
+    for (kind, demand) in ORDER {
         let failed = broken.iter().find(|(failed, _)| *failed == kind).map(|(_, why)| why.clone());
-        match failed.map_or_else(|| open(root, kind), Err) {
-            Ok(backend) => return Ok(Choice { backend, passed_over }),
-            Err(why) => passed_over.push(format!("{} is not used: {why}", name(kind))),
+        let opened = failed.map_or_else(|| open(root, kind, demand), Err);
+        // Of a back end with two places in the order the last word counts.
+        passed_over.retain(|(passed, _)| *passed != kind);
+        match opened {
+            Ok(backend) => {
+                let said = |(kind, why): (ProcessBackend, String)| format!("{} is not used: {why}", name(kind));
+                return Ok(Choice { backend, passed_over: passed_over.into_iter().map(said).collect() });
+            }
+            Err(why) => passed_over.push((kind, why)),
         }
     }
-    Ok(Choice { backend: Backend::Poll, passed_over })
+    Err(Failure("no back end is left".to_owned()))
 }
 
-/// BPF and the connector speak of the machine this process runs on, so another root can only be looked at.
-fn open(root: &Root, kind: ProcessBackend) -> Result<Backend, String> {
+/// BPF, audit and the connector speak of the machine this process runs on, so another root can only be looked at.
+fn open(root: &Root, kind: ProcessBackend, demand: Demand) -> Result<Backend, String> {
     match kind {
         ProcessBackend::Auto | ProcessBackend::Bpf => Probe::load(root).map(|probe| Backend::Bpf(Box::new(probe))),
+        ProcessBackend::BpfNoBtf => nobtf::load(root).map(|probe| Backend::BpfNoBtf(Box::new(probe))),
+        ProcessBackend::Audit => standing::look(root, demand).map(Backend::Audit),
         ProcessBackend::Connector if !root.is_host() => {
             Err("the netlink process connector tells only of the running machine".to_owned())
         }
@@ -296,6 +348,7 @@ pub mod tests {
             process_backend,
             process_snapshot: false,
             process_hash: false,
+            users_from_nss: false,
             redaction: Arc::default(),
         });
         (cx, events)
@@ -305,7 +358,15 @@ pub mod tests {
         let root = Root::host();
         let (out, events) = channel(BTreeMap::new());
         let (sender, settings) = watch::channel(Arc::new(settings));
-        let cx = Context { clock: Clock::new(&root), root, settings, out, state: StateSlot::new(), once: false };
+        let cx = Context {
+            clock: Clock::new(&root),
+            root,
+            state_directory: None,
+            settings,
+            out,
+            state: StateSlot::new(),
+            once: false,
+        };
         (cx, sender, events)
     }
 
@@ -382,6 +443,11 @@ pub mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_that_knows_no_types_tells_of_a_shell() {
+        tells_of_a_shell(ProcessBackend::BpfNoBtf).await;
+    }
+
+    #[tokio::test]
     async fn the_kernel_announces_a_shell() {
         tells_of_a_shell(ProcessBackend::Connector).await;
     }
@@ -390,10 +456,15 @@ pub mod tests {
     /// one may show in another.
     #[tokio::test]
     async fn long_arguments_under_load_are_each_their_own() {
-        if !works(ProcessBackend::Bpf) {
-            return;
+        for kind in [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf] {
+            if works(kind) {
+                long_arguments_under_load(kind).await;
+            }
         }
-        let (cx, mut events) = context(ProcessBackend::Bpf);
+    }
+
+    async fn long_arguments_under_load(kind: ProcessBackend) {
+        let (cx, mut events) = context(kind);
         let (state, losses) = (cx.state.clone(), cx.out.losses());
         let running = tokio::spawn(ProcessCreate.run(cx));
         until_running(&state).await;
@@ -519,7 +590,8 @@ pub mod tests {
 
     #[test]
     fn what_failed_is_passed_over_for_a_while_and_named() {
-        let broken = [ProcessBackend::Bpf, ProcessBackend::Connector].map(|kind| (kind, "it broke".to_owned()));
+        let better = [ProcessBackend::Bpf, ProcessBackend::BpfNoBtf, ProcessBackend::Audit, ProcessBackend::Connector];
+        let broken = better.map(|kind| (kind, "it broke".to_owned()));
         let Ok(choice) = choose(&Root::host(), ProcessBackend::Auto, &broken) else { panic!("something is left") };
         assert_eq!(choice.backend.kind(), ProcessBackend::Poll);
         assert!(choice.lacks(&Root::host()).contains(&"eBPF is not used: it broke".to_owned()));
@@ -554,7 +626,9 @@ pub mod tests {
         let survey = ProcessCreate.survey(&elsewhere, &auto);
         assert_eq!(survey.backend, poll::NAME);
         assert!(survey.lacks[1].starts_with("eBPF is not used: "), "{survey:?}");
-        assert!(survey.lacks[2].starts_with("netlink process connector is not used: "), "{survey:?}");
+        assert!(survey.lacks[2].starts_with("eBPF without BTF is not used: "), "{survey:?}");
+        assert!(survey.lacks[3].starts_with("netlink process connector is not used: "), "{survey:?}");
+        assert!(survey.lacks[4].starts_with("kernel audit is not used: "), "{survey:?}");
         let forced = Settings { process_backend: ProcessBackend::Connector, ..auto };
         assert_eq!(ProcessCreate.survey(&elsewhere, &forced).backend, connector::NAME);
     }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! journal.rs ─ journalctl ─┐                    ┌ attempts.rs  each attempt once
-//!                          ├▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
-//! file.rs ─── auth.log ────┘        ├ accounts.rs              name to uid
-//!                                   └ fold.rs                  repeated failures as one row, if asked for
+//! file.rs ──── auth.log ───┼▶ sink.rs ─ reader.rs              lines in, drafts out, no I/O
+//! ring.rs ──── logread ────┘     ▲  ├ accounts.rs              name to uid
+//!                                │  ├ unanswered.rs            names without a line that says how it ended
+//! records.rs ─ wtmp, btmp ─ books.rs└ fold.rs                  repeated failures as one row, if asked for
+//!                └▶ witness.rs      sessions that the log in use does not explain
 //! ```
 //!
 //! One source at a time: two would tell every attempt twice. The journal comes first because the kernel vouches for who
@@ -16,21 +18,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use collector_common::collector::{Collector, Context, Failure, LoginSource, Running, Settings, Survey};
+use collector_common::collector::{Closed, Collector, Context, Failure, LoginSource, Running, Settings, Survey};
 use collector_common::event::kind::Kind;
 use collector_common::root::Root;
 
 use self::journal::Journal;
+use self::records::Records;
+use self::ring::Ring;
 use self::sink::{End, Sink};
+use self::witness::Witness;
 
 pub(crate) mod accounts;
+pub(crate) mod books;
 mod file;
 mod fold;
 mod journal;
 mod lines;
 mod place;
 pub(crate) mod reader;
+mod records;
+mod ring;
 mod sink;
+mod unanswered;
+mod witness;
 
 #[cfg(test)]
 mod forgery;
@@ -49,10 +59,16 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 /// What no source tells.
 const GAP: &str = "login(1) of busybox without PAM does not log when a user other than root comes in at a console";
 
+/// What records do not tell.
+const RECORDS_GAP: &str = "wtmp names only who got a terminal, so scp, sftp and single commands are not seen; no record has a method or a port, and Debian 13 writes no failures of sshd";
+
 enum Source {
     Journal(Journal),
     /// The path as the machine names it.
     File(PathBuf),
+    Ring(Ring),
+    /// And why no log can be read.
+    Records(Records, String),
 }
 
 impl Collector for Login {
@@ -66,6 +82,9 @@ impl Collector for Login {
             (_, Err(lack)) => vec![lack],
         };
         match choose(root, &settings.login_source) {
+            Ok(Source::Records(records, lack)) => {
+                Survey { backend: format!("records {}", records.names()), lacks: vec![lack] }
+            }
             Ok(source) => Survey { backend: source.backend(), lacks },
             Err(Failure(reason)) => Survey { backend: "none".to_owned(), lacks: vec![reason] },
         }
@@ -81,13 +100,16 @@ impl Source {
         match self {
             Source::Journal(_) => "systemd journal".to_owned(),
             Source::File(path) => format!("log file {}", path.display()),
+            Source::Ring(_) => "log in memory (logread)".to_owned(),
+            Source::Records(records, _) => format!("records {}", records.names()),
         }
     }
 
     fn gap(&self) -> String {
         match self {
             Source::Journal(_) => GAP.to_owned(),
-            Source::File(_) => format!("a log file does not prove who wrote a line; {GAP}"),
+            Source::Records(_, lack) => format!("{RECORDS_GAP}. {lack}"),
+            Source::File(_) | Source::Ring(_) => format!("a log does not prove who wrote a line; {GAP}"),
         }
     }
 }
@@ -95,24 +117,39 @@ impl Source {
 /// Follows the source in force until dropped, and another one when the twin says so. There is no snapshot of logins, so
 /// a one-shot run, too, observes until it is dropped.
 async fn run(mut cx: Context) -> Result<(), Failure> {
+    let witness = Witness::default();
     loop {
         let settings = Arc::clone(&cx.settings.borrow_and_update());
         let (asked, folds) = (settings.login_source.clone(), settings.fold_failed_logins);
         let source = choose(&cx.root, &asked)?;
-        let mut sink = Sink::new(&cx, &source.key());
+        let mut sink = source.sink(&cx).heard_by(&witness);
         cx.state.running(source.backend(), Some(source.gap()));
         let follow = async {
             match &source {
                 Source::Journal(journal) => journal::follow(&mut sink, journal).await,
                 Source::File(path) => file::follow(&mut sink, &cx.root, path).await,
+                Source::Ring(ring) => ring::follow(&mut sink, ring).await,
+                Source::Records(records, _) => records::follow(&mut sink, &cx.root, records).await,
             }
         };
+        let watch = async {
+            match &source {
+                // It is the witness itself.
+                Source::Records(..) => std::future::pending().await,
+                _ => witness.watch(&cx).await,
+            }
+        };
+        let mut settings = cx.settings.clone();
         let changed = async {
             let is_other = |new: &Settings| new.login_source != asked || new.fold_failed_logins != folds;
-            cx.settings.wait_for(|new| is_other(new)).await.is_ok()
+            settings.wait_for(|new| is_other(new)).await.is_ok()
         };
         let ended = tokio::select! {
             ended = follow => ended,
+            watched = watch => match watched {
+                Ok(never) => match never {},
+                Err(Closed) => End::Closed,
+            },
             () = better(&cx.root, &asked, &source) => continue,
             changed = changed => match changed {
                 true => continue,
@@ -130,7 +167,7 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
 /// for a moment of each rotation it does not exist. Never goes the other way, where two sources might tell the same.
 async fn better(root: &Root, asked: &LoginSource, used: &Source) {
     while *asked == LoginSource::Auto && used.rank() > 0 {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        crate::tick::wait(LOOK_AGAIN).await;
         if choose(root, asked).is_ok_and(|found| found.rank() < used.rank()) {
             return;
         }
@@ -144,6 +181,8 @@ impl Source {
         match self {
             Source::Journal(_) => 0,
             Source::File(path) => 1 + LOGS.iter().position(|log| Path::new(log) == path).unwrap_or(LOGS.len()),
+            Source::Ring(_) => 2 + LOGS.len(),
+            Source::Records(..) => 3 + LOGS.len(),
         }
     }
 
@@ -152,6 +191,16 @@ impl Source {
         match self {
             Source::Journal(_) => "journal".to_owned(),
             Source::File(path) => format!("file:{}", path.display()),
+            Source::Ring(_) => "logread".to_owned(),
+            Source::Records(..) => "records".to_owned(),
+        }
+    }
+
+    fn sink(&self, cx: &Context) -> Sink {
+        let sink = Sink::new(cx, &self.key());
+        match self {
+            Source::Journal(_) | Source::File(_) | Source::Records(..) => sink,
+            Source::Ring(_) => sink.called("logread"),
         }
     }
 }
@@ -169,8 +218,19 @@ fn choose(root: &Root, asked: &LoginSource) -> Result<Source, Failure> {
         }),
         LoginSource::Auto => match Journal::find(root) {
             Ok(journal) => Ok(Source::Journal(journal)),
-            Err(lack) => first_log(root, &lack),
+            Err(lack) => first_log(root, &lack).or_else(|lack| last_resort(root, lack)),
         },
+    }
+}
+
+/// What tells of logins where no log file can be read, and why none can.
+fn last_resort(root: &Root, lack: Failure) -> Result<Source, Failure> {
+    if let Some(ring) = Ring::find(root) {
+        return Ok(Source::Ring(ring));
+    }
+    match Records::find(root) {
+        Some(records) => Ok(Source::Records(records, lack.0)),
+        None => Err(lack),
     }
 }
 
@@ -291,6 +351,10 @@ mod tests {
         let survey = Login.survey(&root, &settings(LoginSource::Auto));
         assert_eq!((survey.backend.as_str(), survey.lacks.len()), ("none", 1));
         fs::create_dir_all(root.path("/var/log")).unwrap();
+        fs::write(root.path("/var/log/wtmp"), "").unwrap();
+        let survey = Login.survey(&root, &settings(LoginSource::Auto));
+        assert_eq!(survey.backend, "records /var/log/wtmp");
+        assert!(survey.lacks[0].contains("None of /var/log/auth.log"), "{:?}", survey.lacks);
         fs::write(root.path("/var/log/messages"), "").unwrap();
         let survey = Login.survey(&root, &settings(LoginSource::Auto));
         assert_eq!(survey.backend, "log file /var/log/messages");

@@ -1,47 +1,66 @@
 //! The sockets that wait for somebody, and who is connected to them.
 //!
 //! ```text
-//! every 5 s:  source (sock_diag or /proc/net) ─▶ View ─▶ change::decide() ─▶ nothing
-//!                                                          (pure)          └▶ source::connections ─┐
-//!                                                                             owner (/proc/*/fd) ──┴▶ snapshot::rows()
+//! thread "ports", each second or when the kernel says so:
+//!   namespace (/proc/*/ns/net) ─▶ source (sock_diag or /proc/net) ─▶ View ─▶ change::decide() ─▶ nothing
+//!                                                                             (pure)          └▶ who is connected ─┐
+//!                                                              rows ◀─ snapshot::rows() ◀─ owner (/proc/*/fd) ◀────┘
 //! ```
 //!
-//! The look every 5 s asks the kernel for listeners only, which costs tens of microseconds. The walk over the open
-//! files of all processes is made for a snapshot only, and anew for each, so that no remembered owner can be wrong.
+//! Where BPF may be used, `probe` wakes the thread when a TCP socket begins or ceases to listen, and tells who holds what.
+//!
+//! A look compares the kernel's counts of sockets with those of the last one, and asks for the listeners when they
+//! differ; `pace` makes it rarer where it is dear. Everything is done by a thread of its own, because it enters other
+//! network namespaces, and no other work may ever run there.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::io;
+use std::thread;
 
-use collector_common::collector::{Collector, Context, Draft, Failure, Running, Settings, Survey};
+use collector_common::collector::{Collector, Context, Failure, ProcessBackend, Running, Settings, Survey};
 use collector_common::event::kind::Kind;
-use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::inet_socket::{InetSocket, Protocol};
 use collector_common::root::Root;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
-use self::change::{Listener, Moment, Verdict, View};
-use self::owner::Owner;
+use self::namespace::Namespaces;
+use self::probe::Probe;
 use self::source::Source;
+use self::watch::Watch;
 
 mod change;
+mod namespace;
 mod owner;
+mod pace;
+mod passing;
+mod probe;
 mod snapshot;
 mod source;
+mod watch;
 
 /// Reports listeners and their peers at start, at each snapshot interval and after each change.
 pub struct ListeningPorts;
 
-/// Often enough that a listener an intruder opens is seen while he uses it.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How many vanished listeners one Diagnostic spells out.
 const NAMED_AT_MOST: usize = 20;
 
-/// The last snapshot.
-struct Sent {
-    at: Instant,
-    view: View,
-    owners: BTreeMap<u64, Owner>,
+/// The thread reads into the heap and calls nothing deep.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// A socket and what it speaks.
+type Socket = (Protocol, InetSocket);
+
+/// What was seen in one network namespace.
+#[derive(Clone, Debug)]
+struct Look {
+    /// Its number, when it is not the agent's.
+    namespace: Option<u32>,
+    listeners: Vec<Socket>,
+    /// TCP connections, if they were asked for.
+    connections: Vec<InetSocket>,
+    /// Names of the interfaces that sockets are bound to.
+    interfaces: BTreeMap<u32, String>,
 }
 
 impl Collector for ListeningPorts {
@@ -49,9 +68,15 @@ impl Collector for ListeningPorts {
         Kind::ListeningPorts
     }
 
-    fn survey(&self, root: &Root, _settings: &Settings) -> Survey {
+    fn survey(&self, root: &Root, settings: &Settings) -> Survey {
         match Source::open(root) {
-            Ok(source) => Survey { backend: source.backend(), lacks: gaps(&source, root) },
+            Ok(source) => {
+                let mut namespaces = Namespaces::open(root);
+                namespaces.refresh();
+                let probe = bring_in(root, settings).map(drop);
+                let (backend, lacks) = words(&source, &namespaces, probe.as_ref().err(), root);
+                Survey { backend, lacks }
+            }
             Err(failure) => Survey { backend: "none".to_owned(), lacks: vec![failure.0] },
         }
     }
@@ -62,77 +87,36 @@ impl Collector for ListeningPorts {
 }
 
 async fn observe(cx: Context) -> Result<(), Failure> {
-    let source = Source::open(&cx.root)?;
-    let transient = source.ephemeral_ports();
-    let mut sent: Option<Sent> = None;
-    let mut before = View::default();
-    let mut peers_sent: Option<Instant> = None;
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let moment = Moment {
-            since_snapshot: sent.as_ref().map(|sent| sent.at.elapsed()),
-            since_peer_snapshot: peers_sent.map(|at| at.elapsed()),
-            snapshot_interval: cx.settings.borrow().snapshot_interval,
-        };
-        let mut listeners = source.listeners()?;
-        if before.misses(&listeners) {
-            // A table that is read in parts can miss a socket while others come and go.
-            listeners = source.listeners_beside(listeners)?;
-        }
-        // Who is connected matters only when a snapshot could follow from it: it is the dearer question.
-        let connections = if moment.peers_count() { source.connections(&listeners)? } else { Vec::new() };
-        let now = View::of(&listeners, &connections, &before, &transient);
-        let verdict = change::decide(sent.as_ref().map(|sent| &sent.view), &before, &now, &moment);
-        before = now.clone();
-        let Verdict::Snapshot { vanished, for_peers_only } = verdict else { continue };
-        let connections = if moment.peers_count() { connections } else { source.connections(&listeners)? };
-        let view = View::of(&listeners, &connections, &View::default(), &transient);
-        let gaps = gaps(&source, &cx.root);
-        cx.state.running(source.backend(), (!gaps.is_empty()).then(|| gaps.join("; ")));
-        let owners = owner::owners(&cx.root, &snapshot::inodes(&listeners, &connections));
-        let rows = snapshot::rows(&listeners, &connections, &owners, &source::interface_name);
-        let mut drafts = vec![Draft::new(cx.clock.now(), Payload::ListeningPorts(rows))];
-        if let Some(last) = sent.as_ref().filter(|_| !vanished.is_empty()) {
-            drafts.push(Draft::alarm(cx.clock.now(), alarm(&vanished, &last.owners)));
-        }
-        for draft in drafts {
-            if cx.out.send(draft).await.is_err() {
-                return Ok(());
-            }
-        }
-        if cx.once {
-            return Ok(());
-        }
-        if for_peers_only {
-            peers_sent = Some(Instant::now());
-        }
-        sent = Some(Sent { at: Instant::now(), view, owners });
-    }
-}
-
-fn gaps(source: &Source, root: &Root) -> Vec<String> {
-    source.gaps().iter().cloned().chain(owner::gaps(root)).collect()
-}
-
-fn alarm(vanished: &[Listener], owners: &BTreeMap<u64, Owner>) -> Diagnostic {
-    let name = |listener: &Listener| {
-        let address = SocketAddr::new(listener.local, listener.port);
-        let executable = owners.get(&listener.inode).and_then(|owner| owner.executable.as_deref());
-        let was = executable.map(|path| format!(" ({path})")).unwrap_or_default();
-        format!("{} {address}{was}", listener.protocol.name())
+    let failure = |error: io::Error| Failure(format!("starting the thread that looks at sockets failed: {error}"));
+    let (stop, _held) = io::pipe().map_err(failure)?;
+    let (ended, end) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move || {
+        let result = Watch::open(cx, runtime).and_then(|mut watch| watch.run(&stop));
+        // When this future was dropped, nobody wants to know how the thread ended.
+        drop(ended.send(result));
     };
-    let mut names: Vec<_> = vanished.iter().take(NAMED_AT_MOST).map(name).collect();
-    if let more @ 1.. = vanished.len().saturating_sub(NAMED_AT_MOST) {
-        names.push(format!("and {more} more"));
-    }
-    let message = format!("no longer listening: {}", names.join(", "));
-    Diagnostic::new(Severity::Warning, message).with("VanishedListeners", names.join(";"))
+    thread::Builder::new().name("ports".to_owned()).stack_size(STACK_BYTES).spawn(work).map_err(failure)?;
+    end.await.unwrap_or_else(|_| Err(Failure("the thread that looks at sockets died".to_owned())))
 }
 
-/// A socket and what it speaks.
-type Socket = (Protocol, InetSocket);
+/// Where BPF is not meant to be used for processes, it is not for sockets.
+fn bring_in(root: &Root, settings: &Settings) -> Result<Probe, String> {
+    match settings.process_backend {
+        ProcessBackend::Auto | ProcessBackend::Bpf => Probe::load(root),
+        ProcessBackend::BpfNoBtf | ProcessBackend::Audit | ProcessBackend::Connector | ProcessBackend::Poll => {
+            Err("processBackend is another one than BPF".to_owned())
+        }
+    }
+}
+
+/// What is used, and what is not seen.
+fn words(source: &Source, namespaces: &Namespaces, no_probe: Option<&String>, root: &Root) -> (String, Vec<String>) {
+    let late = no_probe.map(|why| format!("a socket that listens for less than a second may not be seen: {why}"));
+    let gaps = source.gaps().iter().cloned().chain(owner::gaps(root)).chain(namespaces.gaps()).chain(late.clone());
+    let backend = if late.is_some() { source.backend() } else { format!("{}, {}", source.backend(), probe::NAME) };
+    (backend, gaps.collect())
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,226 +1,250 @@
 //! The accounts of the machine: who could log in.
 //!
 //! ```text
-//! /etc/passwd ─┐                       inotify on /etc ──▶ quiet for a second ──▶ read again
-//! /etc/group  ─┼─▶ accounts() ─▶ Vec<LocalUser> ─▶ differs from the last? ─▶ a full snapshot, and an alarm that names
-//! /etc/shadow ─┘   (pure)                          compare() (pure)          the accounts that vanished or changed
+//! passwd, group, shadow, userdb ─┐  scan (a thread)                  compare with what was reported (pure)
+//! sudoers, sshd_config, shells  ─┼─▶ accounts() ─▶ rows ─▶ memory ─▶ differs? ─▶ a full snapshot whose rows say Change,
+//! authorized_keys, getent       ─┘      ▲                                        and an alarm that names who vanished
+//!                                       └── watch: inotify, quiet for a quarter of a second ──┘
 //! ```
-//!
-//! The directory is watched and not the files, because every tool replaces them by rename. A directory service (NIS,
-//! LDAP) is not asked: its accounts are not the machine's own.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use collector_common::collector::{Collector, Context, Draft, Failure, Running, Settings, Survey};
+use collector_common::clock::{Reading, is_plausible};
+use collector_common::collector::{Collector, Context, Draft, Failure, Running, Settings, SourceCursor, Survey};
 use collector_common::event::kind::Kind;
-use collector_common::event::payload::{Diagnostic, ExtraDetails, LocalUser, Payload, Severity};
-use collector_common::parse::passwd::{Group, Parsed, PasswordLogin, Shadow, User, groups, shadows, users};
+use collector_common::event::payload::{Diagnostic, LocalUser, Payload, Severity};
 use collector_common::root::Root;
 use tokio::time::{Instant, sleep};
 
+use self::accounts::Account;
+use self::memory::{CURSOR, Differences, Memory};
+use self::nss::Answer;
+use self::scan::{Scan, Task};
 use self::watch::Watch;
 
+mod accounts;
+mod files;
+mod keys;
+mod memory;
+mod nss;
+mod scan;
+mod sudo;
+mod userdb;
 mod watch;
 
 /// Reports the local accounts at start, at each snapshot interval and after each change.
 pub struct LocalUsers;
 
-/// The files as they are now.
-struct Files {
-    accounts: Vec<LocalUser>,
-    /// Each begins with the file's path.
-    faults: BTreeSet<String>,
-    /// What could not be read beside passwd, as sentences.
-    gaps: Vec<String>,
-}
-
-/// What an alarm names.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Differences {
-    vanished: Vec<String>,
-    /// Accounts that kept their name and changed their uid or groups, with what they had before.
-    changed: Vec<String>,
-}
-
 /// How many names or faults one Diagnostic spells out.
 const NAMED_AT_MOST: usize = 20;
+/// inotify does not tell of a folder above a watched one that is renamed, nor of a password that runs out.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// The same where inotify is not to be had for everything.
+const LOOK_AGAIN_BLIND: Duration = Duration::from_secs(60);
+/// So many changes in a row are told at once, and then one in so long: a user who plays with his keys is no flood.
+const CHANGES_AT_ONCE: u32 = 20;
+const CHANGE_EVERY: Duration = Duration::from_secs(30);
 
 impl Collector for LocalUsers {
     fn kind(&self) -> Kind {
         Kind::LocalUsers
     }
 
-    fn survey(&self, root: &Root, _settings: &Settings) -> Survey {
-        let (backend, gap) = watch::survey(root);
-        let lacks = match read_files(root) {
-            Ok(files) => files.gaps.into_iter().chain(gap).collect(),
-            Err(failure) => vec![failure.0],
-        };
-        Survey { backend: backend.to_owned(), lacks }
+    fn survey(&self, root: &Root, settings: &Settings) -> Survey {
+        let (memory, _) = Memory::load(None, None);
+        let services = settings.users_from_nss.then(Arc::default);
+        let task =
+            Task { root: root.clone(), secret: memory.secret(), today: None, services, stuck: Default::default() };
+        match scan::look_blocking(&task) {
+            Ok(scan) => Survey { backend: backend(!scan.interests.is_blind()), lacks: scan.gaps },
+            Err(failure) => Survey { backend: backend(true), lacks: vec![failure.0] },
+        }
     }
 
     fn run(&self, cx: Context) -> Running {
-        Box::pin(observe(cx))
+        Box::pin(async {
+            let (mut observer, remark) = Observer::new(cx);
+            if let Some(remark) = remark {
+                let alarm = Draft::alarm(observer.cx.clock.now(), Diagnostic::new(Severity::Warning, remark));
+                if observer.cx.out.send(alarm).await.is_err() {
+                    return Ok(());
+                }
+            }
+            observer.observe().await
+        })
     }
 }
 
-async fn observe(mut cx: Context) -> Result<(), Failure> {
-    // The watch comes before the first look, so that nothing can change unseen between the two.
-    let mut watch = Watch::open(&cx.root);
-    let mut sent: Option<(Instant, Vec<LocalUser>)> = None;
-    let mut told_faults = BTreeSet::new();
-    let mut settings_live = true;
-    loop {
-        let files = read_files(&cx.root)?;
-        let gaps: Vec<_> = files.gaps.iter().cloned().chain(watch.gap()).collect();
-        cx.state.running(watch.backend(), (!gaps.is_empty()).then(|| gaps.join("; ")));
-        let interval = cx.settings.borrow_and_update().snapshot_interval;
-        let due = sent.as_ref().is_none_or(|(at, _)| at.elapsed() >= interval);
-        let differs = sent.as_ref().is_some_and(|(_, before)| *before != files.accounts);
-        let mut drafts = Vec::new();
-        if due || differs {
-            let before = sent.replace((Instant::now(), files.accounts.clone())).map(|(_, accounts)| accounts);
-            let differences = compare(before.as_deref().unwrap_or_default(), &files.accounts);
-            drafts.push(Draft::new(cx.clock.now(), Payload::LocalUsers(files.accounts)));
-            drafts.extend(alarm(&differences).map(|diagnostic| Draft::alarm(cx.clock.now(), diagnostic)));
-        }
-        if files.faults != told_faults {
-            drafts.extend(remark(&files.faults).map(|it| Draft::new(cx.clock.now(), Payload::Diagnostic(it))));
-            told_faults = files.faults;
-        }
-        for draft in drafts {
-            if cx.out.send(draft).await.is_err() {
+fn backend(is_watched: bool) -> String {
+    let how = if is_watched { "watched by inotify" } else { "compared once a minute" };
+    format!("/etc/passwd, group and shadow, sudoers and authorized_keys, {how}")
+}
+
+struct Observer {
+    cx: Context,
+    memory: Memory,
+    task: Task,
+    pace: Pace,
+    /// The last snapshot, and when it was sent.
+    sent: Option<(Instant, Vec<LocalUser>)>,
+    told_faults: BTreeSet<String>,
+    services_gap: Option<String>,
+}
+
+impl Observer {
+    fn new(cx: Context) -> (Observer, Option<String>) {
+        let (memory, remark) = Memory::load(cx.state_directory.as_deref(), cx.out.cursor(CURSOR).as_deref());
+        let task = Task {
+            root: cx.root.clone(),
+            secret: memory.secret(),
+            today: None,
+            services: None,
+            stuck: Default::default(),
+        };
+        let (pace, sent, told_faults) = (Pace::new(Instant::now()), None, BTreeSet::new());
+        (Observer { cx, memory, task, pace, sent, told_faults, services_gap: None }, remark)
+    }
+
+    async fn observe(&mut self) -> Result<(), Failure> {
+        let mut settings_live = true;
+        loop {
+            let settings = self.cx.settings.borrow_and_update().clone();
+            let since = self.sent.as_ref().map(|(at, _)| at.elapsed());
+            let is_due = since.is_none_or(|since| since >= settings.snapshot_interval);
+            self.ask_services(settings.users_from_nss, is_due).await;
+            self.task.today = today(self.cx.clock.now());
+            let scan = scan::look(&self.task).await?;
+            let drafts = self.drafts(&scan, is_due);
+            let (watch, again) = self.watch(scan);
+            for draft in drafts {
+                if self.cx.out.send(draft).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if self.cx.once {
                 return Ok(());
             }
-        }
-        if cx.once {
-            return Ok(());
-        }
-        let left = sent.as_ref().map_or(interval, |(at, _)| interval.saturating_sub(at.elapsed()));
-        tokio::select! {
-            () = watch.changed() => {}
-            () = sleep(left) => {}
-            settings = cx.settings.changed(), if settings_live => settings_live = settings.is_ok(),
-        }
-    }
-}
-
-fn read_files(root: &Root) -> Result<Files, Failure> {
-    let passwd = fs::read(root.path("/etc/passwd")).map_err(|error| {
-        Failure(format!("reading /etc/passwd failed: {error}; without it no account is known: make it readable"))
-    })?;
-    let mut gaps = Vec::new();
-    let mut optional = |path: &str, without: &str| match fs::read(root.path(path)) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            gaps.push(gap(path, &error, without));
-            None
-        }
-    };
-    let group = optional("/etc/group", "groups are numbers and only the primary one is known");
-    let shadow = optional("/etc/shadow", "whether an account has a password is unknown");
-    let passwd = users(&passwd);
-    let group = groups(&group.unwrap_or_default());
-    let shadow = shadow.map(|bytes| shadows(&bytes));
-    gaps.extend(unasked(root));
-    let faults = [("/etc/passwd", &passwd.faults), ("/etc/group", &group.faults)]
-        .into_iter()
-        .chain(shadow.iter().map(|shadow| ("/etc/shadow", &shadow.faults)))
-        .flat_map(|(path, faults)| faults.iter().map(move |fault| format!("{path} {fault}")))
-        .collect();
-    let accounts = accounts(&passwd.entries, &group.entries, shadow.as_ref());
-    Ok(Files { accounts, faults, gaps })
-}
-
-/// Directory services that `nsswitch.conf(5)` names for accounts: whoever they know can log in and is not in a file.
-fn unasked(root: &Root) -> Option<String> {
-    let text = fs::read(root.path("/etc/nsswitch.conf")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find_map(|line| line.trim_start().strip_prefix("passwd:"))?;
-    let services = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
-    let services: Vec<_> = services
-        .filter(|service| !matches!(*service, "files" | "compat" | "systemd") && !service.contains(['[', ']', '=']))
-        .collect();
-    let names = services.join(", ");
-    (!services.is_empty()).then(|| format!("accounts that only {names} (/etc/nsswitch.conf) knows are not listed"))
-}
-
-fn gap(path: &str, error: &io::Error, without: &str) -> String {
-    let remedy = match error.kind() {
-        io::ErrorKind::PermissionDenied => ": run as root or with CAP_DAC_READ_SEARCH",
-        _ => "",
-    };
-    format!("{without}, because reading {path} failed: {error}{remedy}")
-}
-
-fn accounts(users: &[User], groups: &[Group], shadow: Option<&Parsed<Shadow>>) -> Vec<LocalUser> {
-    let mut group_names: BTreeMap<u32, &str> = BTreeMap::new();
-    let mut memberships: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-    for group in groups {
-        group_names.entry(group.gid).or_insert(&group.name);
-        for member in &group.members {
-            memberships.entry(member).or_default().push(group.gid);
+            let left =
+                self.sent.as_ref().map_or(again, |(at, _)| settings.snapshot_interval.saturating_sub(at.elapsed()));
+            let changed = async {
+                match &watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The next look begins a new watch.
+                outcome = changed => if outcome.is_err() { sleep(LOOK_AGAIN_BLIND).await },
+                () = sleep(left.min(again)) => {}
+                settings = self.cx.settings.changed(), if settings_live => settings_live = settings.is_ok(),
+            }
+            sleep(self.pace.wait(Instant::now())).await;
         }
     }
-    let mut names_of_uid: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
-    for user in users {
-        names_of_uid.entry(user.uid).or_default().push(&user.name);
-    }
-    let mut passwords: BTreeMap<&str, PasswordLogin> = BTreeMap::new();
-    for entry in shadow.into_iter().flat_map(|shadow| &shadow.entries) {
-        passwords.entry(&entry.name).or_insert(entry.password);
-    }
-    let account = |user: &User| {
-        let mut gids = vec![user.gid];
-        for gid in memberships.get(user.name.as_str()).into_iter().flatten() {
-            if !gids.contains(gid) {
-                gids.push(*gid);
+
+    /// Directory services are asked at each snapshot and not for every change of a file.
+    async fn ask_services(&mut self, is_wanted: bool, is_due: bool) {
+        if !is_wanted {
+            (self.task.services, self.services_gap) = (None, None);
+        } else if is_due || self.task.services.is_none() {
+            match nss::ask(&self.cx.root).await {
+                Ok(answer) => (self.task.services, self.services_gap) = (Some(Arc::new(answer)), None),
+                Err(why) => {
+                    self.services_gap = Some(why);
+                    self.task.services.get_or_insert_with(|| Arc::new(Answer::default()));
+                }
             }
         }
-        let names = gids.iter().map(|gid| group_names.get(gid).map_or(gid.to_string(), |name| name.replace(';', "_")));
-        // An account that points to shadow and is not in it has no password that could match.
-        let from_shadow = || shadow.map(|_| passwords.get(user.name.as_str()).copied().unwrap_or(PasswordLogin::No));
-        LocalUser {
-            user_name: user.name.clone(),
-            user_id: user.uid.to_string(),
-            group_names: join(names),
-            group_ids: join(gids.iter().map(u32::to_string)),
-            extra_details: details(user, user.password.or_else(from_shadow), &names_of_uid),
+    }
+
+    /// Begins to wait for what comes after a look, and says in `status` what will not be seen.
+    fn watch(&self, scan: Scan) -> (Option<Watch>, Duration) {
+        let is_partly_blind = scan.interests.gap().is_some();
+        let (watch, why) = match Watch::over(scan.interests) {
+            Ok(watch) => (Some(watch), None),
+            Err(why) => (None, Some(why)),
+        };
+        let gaps = scan.gaps.into_iter().chain(self.services_gap.clone()).chain(self.memory.gap.clone()).chain(why);
+        let gaps = gaps.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ");
+        self.cx.state.running(backend(watch.is_some()), (!gaps.is_empty()).then_some(gaps));
+        let again = if is_partly_blind || watch.is_none() { LOOK_AGAIN_BLIND } else { LOOK_AGAIN };
+        (watch, again)
+    }
+
+    fn drafts(&mut self, scan: &Scan, is_due: bool) -> Vec<Draft> {
+        let now = self.cx.clock.now();
+        let lasting = scan.accounts.iter().filter(|account| !account.is_passing).map(|account| account.row.clone());
+        let lasting: Vec<_> = lasting.collect();
+        let differences = self.memory.compare(&scan.accounts);
+        let differs = self.sent.as_ref().is_some_and(|(_, before)| *before != lasting);
+        let mut drafts = Vec::new();
+        if is_due || differs || !differences.are_none() {
+            if !is_due {
+                self.pace.take(Instant::now());
+            }
+            // The alarm comes first: behind the snapshot, whose cursor says that all of this was told, a crash in
+            // between would cost it.
+            drafts.extend(alarm(&differences).map(|diagnostic| Draft::alarm(now, diagnostic)));
+            let place = self.memory.remember(&scan.accounts);
+            let snapshot = Draft::new(now, Payload::LocalUsers(rows(&scan.accounts, &differences)));
+            drafts.push(match place {
+                Some(place) => snapshot.with_cursor(SourceCursor { source: CURSOR.to_owned(), place }),
+                None => snapshot,
+            });
+            self.sent = Some((Instant::now(), lasting));
         }
+        if scan.faults != self.told_faults {
+            drafts.extend(remark(&scan.faults).map(|it| Draft::new(now, Payload::Diagnostic(it))));
+            self.told_faults.clone_from(&scan.faults);
+        }
+        drafts
+    }
+}
+
+/// How many changes may be told at once.
+struct Pace {
+    tokens: u32,
+    at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Pace {
+        Pace { tokens: CHANGES_AT_ONCE, at: now }
+    }
+
+    fn take(&mut self, now: Instant) {
+        while self.tokens < CHANGES_AT_ONCE && now >= self.at + CHANGE_EVERY {
+            self.tokens += 1;
+            self.at += CHANGE_EVERY;
+        }
+        if self.tokens == CHANGES_AT_ONCE {
+            self.at = now;
+        }
+        self.tokens = self.tokens.saturating_sub(1);
+    }
+
+    /// How long to wait before the next look.
+    fn wait(&self, now: Instant) -> Duration {
+        if self.tokens > 0 { Duration::ZERO } else { (self.at + CHANGE_EVERY).saturating_duration_since(now) }
+    }
+}
+
+/// Days since 1970, if the clock can be right.
+fn today(now: Reading) -> Option<i64> {
+    is_plausible(now.wall_us).then(|| now.wall_us.div_euclid(86_400_000_000))
+}
+
+fn rows(accounts: &[Account], differences: &Differences) -> Vec<LocalUser> {
+    let row = |(account, change): (&Account, &String)| {
+        let mut row = account.row.clone();
+        if !change.is_empty() {
+            row.extra_details.insert("Change", change.clone());
+        }
+        row
     };
-    users.iter().map(account).collect()
-}
-
-fn details(user: &User, password: Option<PasswordLogin>, names_of_uid: &BTreeMap<u32, Vec<&str>>) -> ExtraDetails {
-    let mut details = ExtraDetails::from([("Shell", user.shell.clone()), ("Home", user.home.clone())]);
-    if let Some(password) = password {
-        details.insert("PasswordLogin", password.word().to_owned());
-    }
-    let others = names_of_uid.get(&user.uid).into_iter().flatten().filter(|name| **name != user.name);
-    let others = join(others.map(|name| name.replace(';', "_")));
-    if !others.is_empty() {
-        details.insert("SharedUserId", others);
-    }
-    if user.uid == 0 && user.name != "root" {
-        details.insert("RootEquivalent", "true".to_owned());
-    }
-    details
-}
-
-fn compare(before: &[LocalUser], now: &[LocalUser]) -> Differences {
-    let mut differences = Differences::default();
-    for old in before {
-        let mut same_name = now.iter().filter(|new| new.user_name == old.user_name).peekable();
-        if same_name.peek().is_none() {
-            differences.vanished.push(old.user_name.clone());
-        } else if !same_name.any(|new| (&new.user_id, &new.group_ids) == (&old.user_id, &old.group_ids)) {
-            let was = format!("{} (was uid {}, groups {})", old.user_name, old.user_id, old.group_names);
-            differences.changed.push(was);
-        }
-    }
-    differences
+    accounts.iter().zip(&differences.words).map(row).collect()
 }
 
 fn alarm(differences: &Differences) -> Option<Diagnostic> {
@@ -253,10 +277,6 @@ fn shorten(names: &[String], separator: &str) -> String {
         0 => shown,
         more => format!("{shown}{separator}and {more} more"),
     }
-}
-
-fn join(parts: impl Iterator<Item = String>) -> String {
-    parts.collect::<Vec<_>>().join(";")
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn values(key: &str) -> Value {
         "edgewarden.floor" => r#"[["eventPriorityLogin"], []]"#,
         "edgewarden.loginSource" => r#"["auto", "journal", "/etc/shadow", 7]"#,
         "edgewarden.maxBytesPerDay" => "[65536, 65535, -1, 1e308, \"65536\"]",
-        "edgewarden.processBackend" => r#"["auto", "connector", "poll", "auditd"]"#,
+        "edgewarden.processBackend" => r#"["auto", "bpf", "audit", "connector", "poll", "auditd"]"#,
         "edgewarden.processSnapshot" => SWITCHES,
         "edgewarden.spoolSyncHigh" | "edgewarden.spoolSyncLow" => {
             r#"["PT1S", "PT0.01S", "PT1H", "PT0.009S", "PT1H1S", 1]"#

@@ -71,7 +71,7 @@ const TWIN_KEYS: [&str; 24] = [
     "x509Thumbprint",
 ];
 
-pub(super) const OWN_KEYS: [&str; 14] = [
+pub(super) const OWN_KEYS: [&str; 15] = [
     "floor",
     "foldFailedLogins",
     "loginSource",
@@ -86,6 +86,7 @@ pub(super) const OWN_KEYS: [&str; 14] = [
     "redactSecrets",
     "spoolSyncHigh",
     "spoolSyncLow",
+    "usersFromNss",
 ];
 
 /// Less than this a day would not carry one message of each lane.
@@ -258,9 +259,11 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
             settings.collectors.process_backend = match word.as_deref() {
                 Some("auto") => ProcessBackend::Auto,
                 Some("bpf") => ProcessBackend::Bpf,
+                Some("bpfNoBtf") => ProcessBackend::BpfNoBtf,
+                Some("audit") => ProcessBackend::Audit,
                 Some("connector") => ProcessBackend::Connector,
                 Some("poll") => ProcessBackend::Poll,
-                _ => return Err("\"auto\", \"bpf\", \"connector\" or \"poll\""),
+                _ => return Err("\"auto\", \"bpf\", \"bpfNoBtf\", \"audit\", \"connector\" or \"poll\""),
             };
         }
         "processExclude" => settings.process_exclude = process_rules(entry.value)?,
@@ -289,6 +292,11 @@ fn take_own(layer: Layer, entry: &Entry, settings: &mut Settings) -> Result<(), 
         }
         "spoolSyncHigh" => settings.spool_sync_high = sync_interval(word.as_deref())?,
         "spoolSyncLow" => settings.spool_sync_low = sync_interval(word.as_deref())?,
+        // The hub must not make the agent run a program.
+        "usersFromNss" if layer == Layer::Hub => return Err("it in the local file only"),
+        "usersFromNss" => {
+            settings.collectors.users_from_nss = serde_json::from_str(entry.value).map_err(|_| "true or false")?;
+        }
         _ => {}
     }
     Ok(())

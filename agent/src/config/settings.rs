@@ -94,6 +94,7 @@ impl Default for Settings {
                 process_backend: ProcessBackend::Auto,
                 process_snapshot: false,
                 process_hash: false,
+                users_from_nss: false,
                 redaction: Arc::default(),
             },
             priorities: [Priority::Low; Kind::ALL.len()],

@@ -203,8 +203,8 @@ fn what_stops_the_agent_names_its_place() {
         ),
         (
             "{\"properties\": {\"desired\": {\"edgewarden\": {\n  \"processBackend\": \"auditd\"}}}}",
-            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"bpf\", \"connector\" or \
-             \"poll\", found \"auditd\"",
+            "twin.json:2:21: properties.desired.edgewarden.processBackend: expected \"auto\", \"bpf\", \
+             \"bpfNoBtf\", \"audit\", \"connector\" or \"poll\", found \"auditd\"",
         ),
         (
             "{\"properties\": {\"desired\": {\"edgewarden\": {\n  \"spoolSyncLow\": \"PT0S\"}}}}",

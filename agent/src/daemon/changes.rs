@@ -103,6 +103,9 @@ impl Running {
     async fn put_in_force(&mut self, applied: Applied) {
         let Applied { settings, problems, lowered, errors, .. } = applied;
         if *self.settings.borrow() != settings {
+            if let Some(lacking) = self.privileges.lacking(&settings) {
+                warn!("{lacking}");
+            }
             // What was collected under the old settings goes out first.
             self.flush.notify_one();
             self.settings.send_replace(settings);

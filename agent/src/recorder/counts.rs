@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use collector_common::event::kind::{Kind, Lane};
 use collector_common::event::payload::{DroppedEvents, Payload};
 
+use super::noise::Facts;
 use crate::spool::damage::Damage;
 
 /// Why events were lost, in the words of the report.
@@ -50,6 +51,7 @@ struct Shared {
     lost: Mutex<LostTable>,
     reported: Mutex<Reported>,
     damage: Mutex<Damage>,
+    noise: Mutex<Facts>,
     fitted: [AtomicU64; 2],
     /// Reports that the hub has not acknowledged: their number in the High lane, and what had been reported before.
     on_the_way: Mutex<Vec<(u64, Reported)>>,
@@ -135,6 +137,15 @@ impl Counts {
     pub(super) fn add_fitted(&self, fitted: Fitted) {
         self.0.fitted[0].fetch_add(fitted.split, Ordering::Relaxed);
         self.0.fitted[1].fetch_add(fitted.cut, Ordering::Relaxed);
+    }
+
+    /// Execs that are not events of their own.
+    pub fn noise(&self) -> Facts {
+        self.0.noise.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_noise(&self, facts: Facts) {
+        *self.0.noise.lock().unwrap_or_else(PoisonError::into_inner) = facts;
     }
 
     /// What was found damaged since the start, as far as it was told.

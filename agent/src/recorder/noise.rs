@@ -47,6 +47,18 @@ struct Group {
     security_relevant: bool,
 }
 
+/// The rules that are named in [`Facts`]; what more excluded, as a hub may change them for ever, is one number.
+const MAX_NAMED_RULES: usize = 128;
+
+/// What `status` says of execs that are not events of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// How many execs each rule excluded since the agent started.
+    pub excluded: BTreeMap<String, u64>,
+    /// More are executed than `processFloodRate`.
+    pub is_flood: bool,
+}
+
 /// Execs that are not events of their own.
 #[derive(Debug, Default)]
 pub struct Noise {
@@ -62,6 +74,9 @@ pub struct Noise {
     /// How many execs each rule excluded, since that was last told.
     excluded: BTreeMap<String, u64>,
     tell_excluded: Option<Instant>,
+    facts: Facts,
+    /// The facts are others than those that were last asked for.
+    has_news: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +91,7 @@ impl Noise {
     pub fn take(&mut self, draft: Draft, settings: &Settings, clock: &Clock, now: Instant) -> Vec<Draft> {
         let Some(Payload::ProcessCreate(event)) = &draft.payload else { return vec![draft] };
         if let Some(rule) = excluding(event, settings) {
+            self.note_excluded(&rule);
             *self.excluded.entry(rule).or_default() += 1;
             self.tell_excluded.get_or_insert(now + TELL_EXCLUDED);
             return Vec::new();
@@ -128,6 +144,21 @@ impl Noise {
     /// How many execs were lost because a flood had too many different command lines, since the last call.
     pub fn take_overflow(&mut self) -> u64 {
         std::mem::take(&mut self.overflow)
+    }
+
+    /// What is to be said in `status`, if it is something else than at the last call.
+    pub fn news(&mut self) -> Option<Facts> {
+        let is_flood = self.flood.is_some();
+        let is_news = std::mem::take(&mut self.has_news) || is_flood != self.facts.is_flood;
+        self.facts.is_flood = is_flood;
+        is_news.then(|| self.facts.clone())
+    }
+
+    fn note_excluded(&mut self, rule: &str) {
+        self.has_news = true;
+        let named = &mut self.facts.excluded;
+        let rule = if named.len() < MAX_NAMED_RULES || named.contains_key(rule) { rule } else { "other rules" };
+        *named.entry(rule.to_owned()).or_default() += 1;
     }
 
     fn watch_rate(&mut self, settings: &Settings, clock: &Clock, now: Instant) -> Vec<Draft> {
@@ -347,12 +378,14 @@ mod tests {
         }
         assert_eq!((execs(&out).len(), facts(&out, "Flood")), (100, vec!["begins"]));
         assert_eq!(noise.take_overflow(), 10_000 - 100 - 4096);
+        assert!(noise.news().is_some_and(|facts| facts.is_flood) && noise.news().is_none());
         assert_eq!(noise.due(), Some(now + CALM));
         let out = noise.drain(&clock, now + CALM);
         assert_eq!(
             (execs(&out).len(), facts(&out, "Flood"), facts(&out, "NotKept")),
             (4096, vec!["ends"], vec!["5804"])
         );
+        assert!(noise.news().is_some_and(|facts| !facts.is_flood));
         let out = noise.take(exec(&clock, "x", 1), &settings, &clock, now + 2 * CALM);
         assert_eq!(execs(&out)[0].process_id, 1, "it is over");
     }
@@ -367,6 +400,8 @@ mod tests {
             let mut noise = Noise::default();
             let out = noise.take(exec(&clock, "x", 1), &settings, &clock, now);
             let told = noise.drain(&clock, now + TELL_EXCLUDED);
+            let counted: u64 = noise.news().map_or(0, |facts| facts.excluded.values().sum());
+            assert!(noise.news().is_none() && (counted == 1) == execs(&out).is_empty());
             (execs(&out).len(), facts(&told, "Excluded").concat())
         };
         assert_eq!(count(&[], &["executable=/usr/bin/x"]), (0, "1".to_owned()));

@@ -75,5 +75,7 @@ fn take<W: Write>(replay: &mut Replay<W>, found: &Found, source: &Source) -> Res
     let entry = Entry { at: moment, ident: &found.ident, pid: found.pid, message: &found.message, writer };
     let accounts = &replay.accounts;
     let drafts = replay.reader.read(&entry, running(moment), &mut |name| accounts.uid(name));
+    replay.give_up(None)?;
+    replay.set_aside(source, None);
     replay.print(drafts, source)
 }

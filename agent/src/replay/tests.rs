@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::output::Format;
@@ -34,6 +34,7 @@ fn replayed(files: &[PathBuf], passwd: Option<&str>, format: Format) -> (String,
             Err(Problem::File(why) | Problem::Output(why)) => refused.push(why),
         }
     }
+    replay.end().unwrap();
     (String::from_utf8(replay.out).unwrap(), refused)
 }
 
@@ -156,6 +157,32 @@ fn a_connection_goes_on_in_the_next_file() {
     let newer = written(directory.path(), "auth.log", second.as_bytes(), NOVEMBER);
     assert_eq!(rows(&[older.clone(), newer.clone()], None).len(), 1);
     assert_eq!(rows(&[newer, older], None).len(), 2);
+}
+
+#[test]
+fn a_name_that_no_line_of_any_file_answers_is_an_attempt_by_its_own_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = "Nov 24 10:00:00 h sshd[7]: Invalid user oracle from 192.0.2.1 port 9\n\
+                 Nov 24 10:00:01 h sshd[8]: Invalid user pi from 192.0.2.2 port 9\n";
+    let second = "Nov 24 10:00:02 h sshd[7]: Failed password for invalid user oracle from 192.0.2.1 port 9 ssh2\n";
+    let files = [first, second].map(|text| {
+        written(directory.path(), if text == first { "auth.log.1" } else { "auth.log" }, text.as_bytes(), NOVEMBER)
+    });
+    let rows = rows(&files, None);
+    let place = |row: &Value| {
+        let file = row["ExtraDetails"]["SourceFile"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        let [line, typed] = ["SourceLine", "AttemptedUserName"].map(|key| row["ExtraDetails"][key].clone());
+        (file, line, typed, row["TimestampUTC"].clone())
+    };
+    let expected =
+        |file: &str, line: &str, typed: &str, at: &str| (file.to_owned(), json!(line), json!(typed), json!(at));
+    assert_eq!(
+        rows.iter().map(place).collect::<Vec<_>>(),
+        [
+            expected("auth.log", "1", "oracle", "2026-11-24T10:00:02.000Z"),
+            expected("auth.log.1", "2", "pi", "2026-11-24T10:00:01.000Z"),
+        ]
+    );
 }
 
 #[test]

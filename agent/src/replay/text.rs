@@ -35,7 +35,9 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, case: &Case) -> Result<(), Probl
         let entry = Entry { at: at(last_us), ident, pid, message, writer: Writer::Unproven };
         let accounts = &replay.accounts;
         let mut drafts = replay.reader.read(&entry, running(entry.at), &mut |name| accounts.uid(name));
-        if drafts.is_empty() {
+        replay.give_up(None)?;
+        let is_set_aside = replay.reader.set_aside().is_some();
+        if drafts.is_empty() && !is_set_aside {
             return Ok(());
         }
         // Only now, because most lines are no attempt and need no date.
@@ -49,7 +51,11 @@ pub fn replay<W: Write>(replay: &mut Replay<W>, case: &Case) -> Result<(), Probl
             (false, _) => &[],
         };
         let offset_seconds = syslog::offset_seconds(&text);
-        replay.print(drafts, &Source { marks, offset_seconds, ..Source::new(&name, number, line) })
+        let source = Source { marks, offset_seconds, ..Source::new(&name, number, line) };
+        if is_set_aside {
+            replay.set_aside(&source, Some(last_us));
+        }
+        replay.print(drafts, &source)
     })?;
     if known == 0 {
         warn!("{name}: none of its {last} lines has the form of a log");

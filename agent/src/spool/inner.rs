@@ -5,6 +5,8 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use collector_common::event::kind::{Kind, Lane};
 
@@ -291,12 +293,19 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
+/// How often a lock that is held is asked for again, a tenth of a second apart. A program that a killed agent was just
+/// starting holds its lock until it executes.
+const LOCK_TRIES: u32 = 10;
+
 /// Keeps every other agent out of a spool for as long as the file is open.
 pub fn lock(directory: &Path) -> io::Result<File> {
     let lock = File::create(directory.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(io::Error::other("another edgewarden uses this state directory")),
-        Err(TryLockError::Error(error)) => Err(error),
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(100)),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
+    Err(io::Error::other("another edgewarden uses this state directory"))
 }

@@ -113,6 +113,18 @@ fn a_second_agent_is_kept_out() {
 }
 
 #[test]
+fn a_lock_that_is_about_to_be_given_back_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        drop(spool);
+    });
+    Spool::open(directory.path(), QUOTA).unwrap();
+    holder.join().unwrap();
+}
+
+#[test]
 fn a_cut_at_any_byte_costs_only_the_events_it_reaches() {
     let whole = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(whole.path(), QUOTA).unwrap();

@@ -20,6 +20,9 @@ pub struct Status {
     /// The wall clock.
     #[serde(default)]
     pub clock: ClockFacts,
+    /// What the agent's process may do.
+    #[serde(default)]
+    pub privileges: PrivilegeFacts,
     /// Whether a hub has taken us in.
     pub connected: bool,
     /// The hub's address.
@@ -39,6 +42,12 @@ pub struct Status {
     pub events: EventCounts,
     /// Losses since the start, as `Kind.cause`.
     pub lost: BTreeMap<String, u64>,
+    /// Execs since the start that are no events, by the rule of the configuration that excluded them.
+    #[serde(default)]
+    pub excluded: BTreeMap<String, u64>,
+    /// More is executed than `processFloodRate`, so execs of the same command line are one event.
+    #[serde(default)]
+    pub flood: bool,
     /// The collectors.
     pub collectors: BTreeMap<String, CollectorFacts>,
 }
@@ -51,6 +60,18 @@ pub struct ClockFacts {
     pub wall: String,
     /// It is before this agent was built, so it cannot be right.
     pub is_wrong: bool,
+}
+
+/// What the agent's process may do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivilegeFacts {
+    /// The user it runs as.
+    pub user: String,
+    /// The capabilities it has.
+    pub capabilities: Vec<String>,
+    /// What it could not give up, one sentence each.
+    pub troubles: Vec<String>,
 }
 
 /// The connection: counters since the start, and what it does now.

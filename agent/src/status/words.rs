@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{CollectorFacts, Status};
+use super::facts::{CollectorFacts, PrivilegeFacts, Status};
 use super::units::{count, duration, size};
 
 /// A rate is only worth telling after this time: seconds.
@@ -104,6 +104,13 @@ fn concerns(status: &Status) -> Vec<String> {
         let by_cause = status.lost.iter().map(|(name, events)| lost(name, *events)).collect::<Vec<_>>();
         list.push(format!("{} lost since the start: {}", count(status.events.lost, "event"), by_cause.join(", ")));
     }
+    if status.flood {
+        list.push(
+            "more programs are started than processFloodRate allows; those of the same command line, program and user \
+             are one event"
+                .to_owned(),
+        );
+    }
     if status.clock.is_wrong {
         list.push(format!(
             "the clock is wrong, it says {}; events keep the time since boot and get their date once it is set; while \
@@ -116,6 +123,8 @@ fn concerns(status: &Status) -> Vec<String> {
     if more > 0 {
         list.push(format!("{} like these, which --json names", count(more as u64, "more certificate")));
     }
+    let troubles = status.privileges.troubles.iter();
+    list.extend(troubles.map(|trouble| format!("the agent may do more than it needs: {trouble}")));
     for (name, facts) in status.collectors.iter().filter(|(_, facts)| facts.state == "degraded") {
         list.push(format!("{name} is not collected: {}", facts.reason.as_deref().unwrap_or("nobody says why")));
     }
@@ -136,6 +145,11 @@ fn agent_lines(status: &Status, page: &mut Page) {
         "clock",
         &format!("{}{}", status.clock.wall, if status.clock.is_wrong { ", which is wrong" } else { "" }),
     );
+    if !status.privileges.user.is_empty() {
+        let PrivilegeFacts { user, capabilities, .. } = &status.privileges;
+        let capabilities = if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(" ") };
+        page.line("runs as", &format!("{user} with {capabilities}"));
+    }
 }
 
 fn link_lines(status: &Status, page: &mut Page) {
@@ -214,6 +228,10 @@ fn event_lines(status: &Status, page: &mut Page) {
         "events",
         &format!("{} collected, {} acknowledged, {} lost", events.collected, events.acknowledged, events.lost),
     );
+    if !status.excluded.is_empty() {
+        let by_rule = status.excluded.iter().map(|(rule, execs)| format!("{execs} by {rule}"));
+        page.line("excluded", &format!("execs that are no events: {}", by_rule.collect::<Vec<_>>().join(", ")));
+    }
     if events.split > 0 {
         page.line(
             "split",
@@ -281,6 +299,7 @@ fn lost(name: &str, events: u64) -> String {
         "overrun" => "came faster than they could be taken",
         "spoolFull" => "made room for newer ones",
         "diskError" => "refused by the disk",
+        "flood" => "had a command line there was no room for in a flood",
         "damaged" => "cannot be read from the disk",
         other => other,
     };

@@ -15,6 +15,7 @@ use super::mailbox::{Link, Mailbox, version_in};
 use super::{Bucket, Desired, report};
 use crate::config::layers::MAX_DESIRED_BYTES;
 use crate::spool::state::replace_file;
+use crate::tick;
 
 const FILE: &str = "desired.json";
 
@@ -112,7 +113,7 @@ impl Keeper {
         if now < self.report_at {
             return;
         }
-        self.report_at = now + REPORT;
+        self.report_at = tick::within(REPORT, now);
         let Some((link, known)) = self.mailbox.known() else { return };
         let report = make();
         let is_old = self.reported.is_none_or(|at| now.saturating_duration_since(at) >= FIGURES);

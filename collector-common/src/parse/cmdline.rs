@@ -7,6 +7,12 @@
 //! s h \0 - c \0 e c h o   h i \0        becomes        sh -c 'echo hi'
 //! ```
 
+/// How much is read of the beginning and of the end of an argument area of up to 2 MiB or more: more than an event
+/// can show, and as much as `bpf/exec.bpf.c` reads. Long arguments must not cost more than short ones.
+pub const HEAD_BYTES: usize = 6144;
+/// See [`HEAD_BYTES`].
+pub const TAIL_BYTES: usize = 2048;
+
 /// How many empty arguments at the end are believed. More are the padding a process leaves that rewrote its area.
 const MAX_TRAILING_EMPTY: usize = 8;
 

@@ -1,7 +1,7 @@
-//! What `bpf/exec.bpf.c` writes for an exec, in the machine's own byte order:
+//! What the programs in the kernel write for an exec (`bpf/record.h`), in the machine's own byte order:
 //!
 //! ```text
-//!   0  u64  time since boot, ns        start of the process since boot, ns     cgroup id      length of the arguments
+//!   0  u64  time since boot, ns        start of the process since boot, ns     address and length of the arguments
 //!  32  u32  pid   parent's pid   real uid   effective uid   login uid   pid namespace   net namespace   flags
 //!  64  u16  lengths of: head, tail, path, parent's path, file name, interpreter, directory, control group
 //!  80  name of the process, 16 bytes
@@ -10,6 +10,8 @@
 //! path, directory, control group    names from the last to the first, each with a NUL: dash\0 bin\0 usr\0
 //! file name, interpreter            one string with its NUL
 //! ```
+//!
+//! `bpf/exec_nobtf.bpf.c` knows less: no path but the file name as it was asked for.
 
 use super::cmdline::ArgumentArea;
 
@@ -33,13 +35,13 @@ const UNSET: u32 = u32::MAX;
 pub struct ExecRecord {
     /// When it executed, in nanoseconds since boot, suspend included.
     pub boottime_ns: u64,
-    /// When the process was made, on the same clock.
+    /// When the process was made, on the same clock; 0 when unknown.
     pub start_boottime_ns: u64,
-    /// The number of its control group in the version 2 hierarchy.
-    pub cgroup_id: u64,
+    /// Where in its memory the arguments are, which another exec would have elsewhere; 0 when unknown.
+    pub arguments_at: u64,
     /// The process.
     pub pid: i32,
-    /// Its parent.
+    /// Its parent; 0 when unknown.
     pub parent_pid: i32,
     /// Who started it.
     pub uid: u32,
@@ -61,7 +63,9 @@ pub struct ExecRecord {
     pub path: Option<Vec<u8>>,
     /// The path of the parent's program; a thread of the kernel has none.
     pub parent_path: Option<Vec<u8>>,
-    /// What was asked to be executed, when the kernel found that another program has to do it.
+    /// What was asked to be executed.
+    pub asked: Option<Vec<u8>>,
+    /// The same, when the kernel found that another program has to do it.
     pub script: Option<Vec<u8>>,
     /// Where the process was then, if the script's name does not begin at the root.
     pub directory: Option<Vec<u8>>,
@@ -90,7 +94,7 @@ impl ExecRecord {
         Some(ExecRecord {
             boottime_ns: long(record, 0)?,
             start_boottime_ns: long(record, 8)?,
-            cgroup_id: long(record, 16)?,
+            arguments_at: long(record, 16)?,
             pid: i32::try_from(word(record, 32)?).ok()?,
             parent_pid: i32::try_from(word(record, 36)?).ok()?,
             uid: word(record, 40)?,
@@ -103,6 +107,7 @@ impl ExecRecord {
             arguments: (!is(ARGUMENTS_UNREAD)).then_some(area),
             path: whole_path(path, is(PATH_CUT)).filter(|path| path != b"/"),
             parent_path: whole_path(parent_path, is(PARENT_CUT)).filter(|path| path != b"/"),
+            asked: (!file_name.is_empty()).then(|| string(file_name).to_vec()),
             script: (!interpreter.is_empty() && !file_name.is_empty()).then(|| string(file_name).to_vec()),
             directory: whole_path(directory, is(DIRECTORY_CUT)),
             cgroup: whole_path(cgroup, is(CGROUP_CUT)),
@@ -170,13 +175,14 @@ mod tests {
     #[test]
     fn every_part_is_where_the_program_puts_it() {
         let read = ExecRecord::parse(&record(LOGIN_UID_KNOWN | DELETED, PARTS)).unwrap();
-        assert_eq!((read.boottime_ns, read.start_boottime_ns, read.cgroup_id), (5_000_000_000, 4_990_000_000, 77));
+        assert_eq!((read.boottime_ns, read.start_boottime_ns, read.arguments_at), (5_000_000_000, 4_990_000_000, 77));
         assert_eq!((read.pid, read.parent_pid, read.uid, read.effective_uid), (42, 41, 1000, 0));
         assert_eq!(
             (read.login_uid, read.pid_namespace, read.net_namespace),
             (Some(1001), 4_026_531_836, 4_026_531_833)
         );
         assert_eq!((read.name.as_slice(), read.deleted), (&b"x.sh"[..], true));
+        assert_eq!(read.asked.as_deref(), Some(&b"./x.sh"[..]));
         let area = ArgumentArea { head: b"sh\0./x.sh".to_vec(), unread_bytes: 0, tail: b"\0".to_vec() };
         assert_eq!(read.arguments, Some(area));
         assert_eq!(read.path.as_deref(), Some(&b"/usr/bin/dash"[..]));

@@ -12,7 +12,10 @@
 //! inet_diag_sockid   4 local port be16 | 6 peer port be16 | 8 local address 16 | 24 peer address 16
 //!                    40 interface u32 | 44 cookie 2 * u32
 //!                    52 expires u32 | 56 receive queue u32 | 60 send queue u32 | 64 uid u32 | 68 inode u32
-//! attributes         72 length u16 | type u16 | value, padded to 4 ... (type 11, INET_DIAG_SKV6ONLY: u8)
+//! attributes         72 length u16 | type u16 | value, padded to 4 ...
+//!                    type 11, INET_DIAG_SKV6ONLY: u8
+//!                    type 12, INET_DIAG_LOCALS, of SCTP: all addresses, a sockaddr_storage of 128 bytes each:
+//!                    family u16 | port be16 | IPv4 at 4, IPv6 at 8
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,6 +33,8 @@ const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_LOCALS: u16 = 12;
+const SOCKADDR_STORAGE_BYTES: usize = 128;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -102,7 +107,7 @@ pub fn read(datagram: &[u8], sequence: u32) -> Result<Answers, Malformed> {
         answers.interrupted |= flags & NLM_F_DUMP_INTR != 0;
         let body = &message[NLMSG_HEADER_BYTES..];
         match u16_at(message, 4).ok_or(malformed)? {
-            SOCK_DIAG_BY_FAMILY => answers.sockets.push(socket(body).ok_or(malformed)?),
+            SOCK_DIAG_BY_FAMILY => answers.sockets.extend(sockets(body).ok_or(malformed)?),
             NLMSG_ERROR => answers.end = Some(errno(body).ok_or(malformed)?),
             // An old kernel gives no number here; no number is no error.
             NLMSG_DONE => answers.end = Some(errno(body).unwrap_or(Ok(()))),
@@ -116,6 +121,25 @@ pub fn read(datagram: &[u8], sequence: u32) -> Result<Answers, Malformed> {
 fn errno(body: &[u8]) -> Option<Result<(), i32>> {
     let number = i32::from_ne_bytes(body.first_chunk().copied()?);
     Some(if number < 0 { Err(number.saturating_neg()) } else { Ok(()) })
+}
+
+/// One answer: a socket, or one for each address of an SCTP endpoint.
+fn sockets(body: &[u8]) -> Option<Vec<InetSocket>> {
+    let first = socket(body)?;
+    let Some(all) = attribute(&body[ANSWER_BYTES..], INET_DIAG_LOCALS) else { return Some(vec![first]) };
+    let addresses: Vec<IpAddr> = all.chunks_exact(SOCKADDR_STORAGE_BYTES).filter_map(stored_address).collect();
+    if addresses.is_empty() {
+        return Some(vec![first]);
+    }
+    Some(addresses.into_iter().map(|local| InetSocket { local, ..first.clone() }).collect())
+}
+
+fn stored_address(bytes: &[u8]) -> Option<IpAddr> {
+    match u16_at(bytes, 0)?.try_into() {
+        Ok(AF_INET) => address(Family::V4, bytes, 4),
+        Ok(AF_INET6) => address(Family::V6, bytes, 8),
+        _ => None,
+    }
 }
 
 fn socket(body: &[u8]) -> Option<InetSocket> {
@@ -224,6 +248,23 @@ mod tests {
         assert_eq!((tcp.interface, tcp.uid, tcp.inode, tcp.v6_only), (2, 1000, 7, None));
         assert_eq!((udp.local.to_string().as_str(), udp.local_port, udp.v6_only), ("::", 53, Some(false)));
         assert_eq!(udp.is_dual_stack(Protocol::Udp), Some(true));
+    }
+
+    #[test]
+    fn an_sctp_endpoint_is_a_socket_for_each_of_its_addresses() {
+        let stored = |family: u8, at: usize, octets: &[u8]| {
+            let mut bytes = u16::from(family).to_ne_bytes().to_vec();
+            bytes.resize(at, 0);
+            bytes.extend(octets);
+            bytes.resize(SOCKADDR_STORAGE_BYTES, 0);
+            bytes
+        };
+        let all = [stored(AF_INET, 4, &[10, 0, 0, 1]), stored(AF_INET6, 8, &[1; 16]), stored(9, 8, &[1; 16])].concat();
+        let head = [u16::try_from(4 + all.len()).unwrap().to_ne_bytes(), INET_DIAG_LOCALS.to_ne_bytes()].concat();
+        let body = [answer(AF_INET, LISTEN, &[10, 0, 0, 1], 5000, 7), head, all].concat();
+        let answers = read(&message(SOCK_DIAG_BY_FAMILY, 2, 9, &body), 9).unwrap();
+        let found: Vec<_> = answers.sockets.iter().map(|it| (it.local.to_string(), it.local_port, it.inode)).collect();
+        assert_eq!(found, [("10.0.0.1".to_owned(), 5000, 7), ("101:101:101:101:101:101:101:101".to_owned(), 5000, 7)]);
     }
 
     #[test]

@@ -22,11 +22,13 @@ pub enum Protocol {
     UdpLite,
     /// Raw IP. The port of such a socket is the IP protocol number it receives.
     Raw,
+    /// SCTP, RFC 9260. An endpoint with several addresses is a socket for each.
+    Sctp,
 }
 
 impl Protocol {
     /// All of them, the commonest first.
-    pub const ALL: [Protocol; 4] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite, Protocol::Raw];
+    pub const ALL: [Protocol; 5] = [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite, Protocol::Raw, Protocol::Sctp];
 
     /// The name on the wire.
     pub fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Protocol {
             Protocol::Udp => "UDP",
             Protocol::UdpLite => "UDPLITE",
             Protocol::Raw => "RAW",
+            Protocol::Sctp => "SCTP",
         }
     }
 
@@ -45,13 +48,14 @@ impl Protocol {
             Protocol::Udp => 17,
             Protocol::UdpLite => 136,
             Protocol::Raw => 255,
+            Protocol::Sctp => 132,
         }
     }
 
     /// The state of a socket that waits for anybody.
     pub fn waiting_state(self) -> u8 {
         match self {
-            Protocol::Tcp => LISTEN,
+            Protocol::Tcp | Protocol::Sctp => LISTEN,
             Protocol::Udp | Protocol::UdpLite | Protocol::Raw => CLOSE,
         }
     }
@@ -95,7 +99,7 @@ pub struct InetSocket {
 }
 
 impl InetSocket {
-    /// Whether it waits for anybody: TCP in LISTEN; UDP and raw when not connected, and UDP only once it has a port.
+    /// Whether it waits for anybody: TCP and SCTP in LISTEN; UDP and raw when not connected, and UDP only once it has a port.
     pub fn is_listener(&self, protocol: Protocol) -> bool {
         let addressable = protocol == Protocol::Raw || self.local_port != 0;
         addressable && self.state == protocol.waiting_state()

@@ -328,9 +328,22 @@ pub fn repeated(message: &str) -> Option<(u64, &str)> {
     Some((times.parse().ok()?, rest.strip_suffix(']')?.trim_start_matches(' ')))
 }
 
-/// How often sysklogd says the line before this one was written again.
+/// How often sysklogd, syslog-ng or the syslogd of macOS says the line before this one was written again.
+///
+/// ```text
+/// last message repeated 3 times                --- last message repeated 1 time ---
+/// Last message 'Failed password for ' repeated 3 times, suppressed by syslog-ng on board
+/// ```
 pub fn repeats_of_last(message: &str) -> Option<u64> {
-    message.strip_prefix("last message repeated ")?.strip_suffix(" times")?.parse().ok()
+    let message = message.strip_prefix("--- ").and_then(|rest| rest.strip_suffix(" ---")).unwrap_or(message);
+    let times = match message.strip_prefix("last message repeated ") {
+        Some(times) => times,
+        None => {
+            let (said, _) = message.strip_prefix("Last message '")?.rsplit_once(", suppressed by syslog-ng on ")?;
+            said.rsplit_once("' repeated ")?.1
+        }
+    };
+    times.strip_suffix(" times").or_else(|| times.strip_suffix(" time"))?.parse().ok()
 }
 
 #[cfg(test)]
@@ -376,6 +389,9 @@ mod tests {
         assert_eq!(repeated("message repeated 5 times: [ Failed x [preauth]]"), Some((5, "Failed x [preauth]")));
         assert_eq!(repeated("message repeated x times: [ a]"), None);
         assert_eq!(repeats_of_last("last message repeated 2 times"), Some(2));
+        assert_eq!(repeats_of_last("--- last message repeated 1 time ---"), Some(1));
+        let by_syslog_ng = "Last message 'x' repeated 9 times, suppressed by syslog-ng on a' repeated 3 times, suppressed by syslog-ng on board";
+        assert_eq!(repeats_of_last(by_syslog_ng), Some(3));
         assert_eq!(repeats_of_last("last message repeated 99999999999999999999 times"), None);
     }
 

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A line counts when the C library counts it (glibc `nss/nss_files`): blanks before it, empty lines and lines that
-//! begin with `#` are passed over, and fields that are missing at the end of a passwd line are empty. Every other line
-//! that gives no entry is a fault with its number, and never costs the lines around it. No password hash leaves this
-//! module.
+//! begin with `#` are passed over, a line ends at a NUL, and fields that are missing at the end of a passwd line are
+//! empty. Every other line that gives no entry is a fault with its number, and never costs the lines around it. No
+//! password hash leaves this module, only what a function of the caller's makes of it.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,25 @@ use std::collections::BTreeMap;
 pub struct Parsed<T> {
     /// In the file's order, duplicates included.
     pub entries: Vec<T>,
-    /// In the file's order.
+    /// The first [`FAULTS_KEPT`].
     pub faults: Vec<String>,
+    /// How many more there are.
+    pub more_faults: usize,
+}
+
+/// So many faults of a file are told one by one, or a file of nothing but nonsense would fill the memory.
+pub const FAULTS_KEPT: usize = 64;
+
+/// Makes something of a password field that does not give it away.
+pub type Digest<'a> = &'a dyn Fn(&str) -> String;
+
+/// What a password field says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Password {
+    /// Whether it lets somebody in.
+    pub login: PasswordLogin,
+    /// What the caller's function made of it.
+    pub digest: String,
 }
 
 /// A line of passwd.
@@ -36,7 +53,7 @@ pub struct User {
     /// Login shell; empty means `/bin/sh`.
     pub shell: String,
     /// What the file itself says about the password; `None` when it points to shadow.
-    pub password: Option<PasswordLogin>,
+    pub password: Option<Password>,
 }
 
 /// A line of group.
@@ -56,7 +73,15 @@ pub struct Shadow {
     /// Login name.
     pub name: String,
     /// What the password field allows.
-    pub password: PasswordLogin,
+    pub password: Password,
+    /// The day since 1970 on which the password was changed; 0 means that it has to be at the next login.
+    pub changed: Option<i64>,
+    /// How many days after that it has to be changed.
+    pub max_days: Option<i64>,
+    /// How many days later nobody gets in by it any more.
+    pub inactive_days: Option<i64>,
+    /// The day since 1970 from which nobody gets in.
+    pub expires: Option<i64>,
 }
 
 /// Whether an account can be entered with a password.
@@ -95,32 +120,53 @@ impl PasswordLogin {
     }
 }
 
+impl Shadow {
+    /// What has run out on a day since 1970: the account, the password so long ago that it is refused, or the password
+    /// so that it has to be changed.
+    pub fn expired(&self, today: i64) -> Option<&'static str> {
+        let over = |days: Option<i64>| match (self.changed, self.max_days, days) {
+            (Some(changed), Some(max), Some(more)) => today > changed.saturating_add(max).saturating_add(more),
+            _ => false,
+        };
+        if self.expires.is_some_and(|day| today >= day) {
+            Some("account")
+        } else if over(self.inactive_days) {
+            Some("inactive")
+        } else if self.changed == Some(0) || over(Some(0)) {
+            Some("password")
+        } else {
+            None
+        }
+    }
+}
+
 /// Reads passwd.
-pub fn users(bytes: &[u8]) -> Parsed<User> {
-    let mut parsed = entries(bytes, user);
-    note_duplicates(&mut parsed, |user| &user.name);
+pub fn users(bytes: &[u8], digest: Digest) -> Parsed<User> {
+    let mut parsed = entries(bytes, |line| user(line, digest));
+    note_duplicates(&mut parsed, |user| &user.name, |name| format!("{name:?}"), "which counts");
+    note_duplicates(&mut parsed, |user| &user.uid, |uid| format!("user id {uid}"), "they are one to the kernel");
     parsed.without_lines()
 }
 
 /// Reads group.
 pub fn groups(bytes: &[u8]) -> Parsed<Group> {
     let mut parsed = entries(bytes, group);
-    note_duplicates(&mut parsed, |group| &group.name);
+    note_duplicates(&mut parsed, |group| &group.name, |name| format!("{name:?}"), "which counts");
     parsed.without_lines()
 }
 
 /// Reads shadow.
-pub fn shadows(bytes: &[u8]) -> Parsed<Shadow> {
-    let mut parsed = entries(bytes, shadow);
-    note_duplicates(&mut parsed, |shadow| &shadow.name);
+pub fn shadows(bytes: &[u8], digest: Digest) -> Parsed<Shadow> {
+    let mut parsed = entries(bytes, |line| shadow(line, digest));
+    note_duplicates(&mut parsed, |shadow| &shadow.name, |name| format!("{name:?}"), "which counts");
     parsed.without_lines()
 }
 
-fn user(line: &str) -> Result<User, String> {
+fn user(line: &str, digest: Digest) -> Result<User, String> {
     let mut fields = line.splitn(7, ':');
     let name = name(fields.next())?;
     let password = fields.next().ok_or("no password field")?;
-    let password = (password != "x").then(|| PasswordLogin::of(password));
+    let password = (password != "x").then(|| Password::of(password, digest));
     let uid = id(fields.next(), "user id")?;
     let gid = id(fields.next(), "group id")?;
     let mut text = || fields.next().unwrap_or_default().to_owned();
@@ -137,11 +183,20 @@ fn group(line: &str) -> Result<Group, String> {
     Ok(Group { name, gid, members: members.map(str::to_owned).collect() })
 }
 
-fn shadow(line: &str) -> Result<Shadow, String> {
+fn shadow(line: &str, digest: Digest) -> Result<Shadow, String> {
     let mut fields = line.split(':');
     let name = name(fields.next())?;
-    let password = PasswordLogin::of(fields.next().ok_or("no password field")?);
-    Ok(Shadow { name, password })
+    let password = Password::of(fields.next().ok_or("no password field")?, digest);
+    // Empty and negative mean: none (shadow(5)).
+    let mut days = || fields.next().and_then(|field| field.trim().parse::<i64>().ok()).filter(|days| *days >= 0);
+    let (changed, _min, max_days, _warn, inactive_days, expires) = (days(), days(), days(), days(), days(), days());
+    Ok(Shadow { name, password, changed, max_days, inactive_days, expires })
+}
+
+impl Password {
+    pub(super) fn of(field: &str, digest: Digest) -> Password {
+        Password { login: PasswordLogin::of(field), digest: digest(field) }
+    }
 }
 
 fn name(field: Option<&str>) -> Result<String, String> {
@@ -173,45 +228,71 @@ fn is_hash(text: &str) -> bool {
 }
 
 fn entries<T>(bytes: &[u8], parse: impl Fn(&str) -> Result<T, String>) -> Parsed<(usize, T)> {
-    let mut parsed = Parsed { entries: Vec::new(), faults: Vec::new() };
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let number = index + 1;
+    let mut parsed = Parsed { entries: Vec::new(), faults: Vec::new(), more_faults: 0 };
+    let mut number = 0;
+    for line in bytes.split(|byte| *byte == b'\n') {
+        number += 1;
         let line = line.trim_ascii_start();
+        let (line, behind_nul) = line.split_at(line.iter().position(|byte| *byte == 0).unwrap_or(line.len()));
         let bare = line.strip_suffix(b"\r").unwrap_or(line);
+        if !behind_nul.is_empty() {
+            parsed.fault(number, "has a NUL, behind which the C library reads nothing");
+        }
         if bare.is_empty() || bare.starts_with(b"#") {
             continue;
         }
         if bare.len() < line.len() {
-            parsed.faults.push(format!("line {number}: ends in a carriage return, which was taken off"));
+            parsed.fault(number, "ends in a carriage return, which was taken off");
         }
         let text = String::from_utf8_lossy(bare);
         match parse(&text) {
             Ok(entry) => {
                 if matches!(text, std::borrow::Cow::Owned(_)) {
-                    parsed.faults.push(format!("line {number}: is not UTF-8, bad bytes were replaced"));
+                    parsed.fault(number, "is not UTF-8, bad bytes were replaced");
                 }
                 parsed.entries.push((number, entry));
             }
-            Err(fault) => parsed.faults.push(format!("line {number}: {fault}")),
+            Err(fault) => parsed.fault(number, &fault),
         }
+    }
+    if !bytes.is_empty() && !bytes.ends_with(b"\n") {
+        parsed.fault(number, "the last one has no newline, so what is appended becomes part of it");
     }
     parsed
 }
 
-/// Lookups by name find the first line only, so a second one is either a mistake or a trick.
-fn note_duplicates<T>(parsed: &mut Parsed<(usize, T)>, name: impl Fn(&T) -> &String) {
-    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+/// Lookups find the first line only, so a second one is either a mistake or a trick.
+fn note_duplicates<T, K: Ord>(
+    parsed: &mut Parsed<(usize, T)>,
+    key: impl Fn(&T) -> &K,
+    words: impl Fn(&K) -> String,
+    consequence: &str,
+) {
+    let mut first: BTreeMap<&K, usize> = BTreeMap::new();
+    let mut found = Vec::new();
     for (line, entry) in &parsed.entries {
-        let known = *first.entry(name(entry)).or_insert(*line);
+        let known = *first.entry(key(entry)).or_insert(*line);
         if known != *line {
-            parsed.faults.push(format!("line {line}: {:?} is on line {known} already, which counts", name(entry)));
+            found.push((*line, format!("{} is on line {known} already, {consequence}", words(key(entry)))));
         }
+    }
+    for (line, fault) in found {
+        parsed.fault(line, &fault);
     }
 }
 
 impl<T> Parsed<(usize, T)> {
+    fn fault(&mut self, line: usize, what: &str) {
+        if self.faults.len() < FAULTS_KEPT {
+            self.faults.push(format!("line {line}: {what}"));
+        } else {
+            self.more_faults += 1;
+        }
+    }
+
     fn without_lines(self) -> Parsed<T> {
-        Parsed { entries: self.entries.into_iter().map(|(_, entry)| entry).collect(), faults: self.faults }
+        let entries = self.entries.into_iter().map(|(_, entry)| entry).collect();
+        Parsed { entries, faults: self.faults, more_faults: self.more_faults }
     }
 }
 
@@ -232,9 +313,13 @@ mod tests {
         big:x:4294967296:0::/:\n\
         last:x:9:9::/last:/bin/sh";
 
+    fn plain(_: &str) -> String {
+        String::new()
+    }
+
     #[test]
     fn good_lines_survive_bad_neighbours() {
-        let parsed = users(PASSWD);
+        let parsed = users(PASSWD, &plain);
         let names: Vec<_> = parsed.entries.iter().map(|user| (user.name.as_str(), user.uid)).collect();
         let expected =
             [("root", 0), ("short", 5), ("toor", 0), ("dos", 7), ("caf\u{fffd}", 8), ("root", 1), ("last", 9)];
@@ -247,19 +332,21 @@ mod tests {
                 "line 8: ends in a carriage return, which was taken off",
                 "line 9: is not UTF-8, bad bytes were replaced",
                 "line 11: \"4294967296\" is no user id",
+                "line 12: the last one has no newline, so what is appended becomes part of it",
                 "line 10: \"root\" is on line 1 already, which counts",
+                "line 7: user id 0 is on line 1 already, they are one to the kernel",
             ]
         );
         assert_eq!(parsed.entries[1].shell, "");
-        assert_eq!(parsed.entries[1].password, Some(PasswordLogin::No));
+        assert_eq!(parsed.entries[1].password.as_ref().map(|it| it.login), Some(PasswordLogin::No));
         assert_eq!(parsed.entries[2].shell, "/bin/sh:with:colons");
-        assert_eq!(parsed.entries[2].password, Some(PasswordLogin::Empty));
+        assert_eq!(parsed.entries[2].password.as_ref().map(|it| it.login), Some(PasswordLogin::Empty));
         assert_eq!(parsed.entries[3].shell, "/bin/sh");
     }
 
     #[test]
     fn groups_have_members() {
-        let parsed = groups(b"root:x:0:\nadm:x:4:syslog, pi,,root\nhalf:x\n-x:::\nvideo:*:44");
+        let parsed = groups(b"root:x:0:\nadm:x:4:syslog, pi,,root\nhalf:x\n-x:::\nvideo:*:44\n");
         assert_eq!(parsed.entries.len(), 3);
         assert_eq!(parsed.entries[1].members, ["syslog", "pi", "root"]);
         assert_eq!(parsed.faults, ["line 3: no group id", "line 4: \"-x\" refers to NIS, which is not asked"]);
@@ -282,9 +369,39 @@ mod tests {
             ("*NP*", PasswordLogin::No),
         ];
         for (field, expected) in cases {
-            let parsed = shadows(format!("pi:{field}:19000:0:99999:7:::").as_bytes());
-            assert_eq!(parsed.entries, [Shadow { name: "pi".to_owned(), password: expected }], "{field}");
+            let parsed = shadows(format!("pi:{field}:19000:0:99999:7:::").as_bytes(), &|field| field.len().to_string());
+            let password = Password { login: expected, digest: field.len().to_string() };
+            let (changed, max_days) = (Some(19_000), Some(99_999));
+            let name = "pi".to_owned();
+            let pi = Shadow { name, password, changed, max_days, inactive_days: None, expires: None };
+            assert_eq!(parsed.entries, [pi], "{field}");
         }
+    }
+
+    #[test]
+    fn what_has_run_out_on_a_day() {
+        let cases = [
+            ("pi:x:100:0:99999:7:::", None),
+            ("pi:x:100:0:30:7:5::", Some("password")),
+            ("pi:x:100:0:130:7:::", None),
+            ("pi:x:90:0:30:7:5::", Some("inactive")),
+            ("pi:x:0:0:99999:7:::", Some("password")),
+            ("pi:x:100:0:99999:7::132:", Some("account")),
+            ("pi:x:100:0:99999:7::133:", None),
+            ("pi:x:::::-1::", None),
+            ("pi:x:9223372036854775807:0:9223372036854775807:7:9223372036854775807:9223372036854775807:", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(shadows(line.as_bytes(), &plain).entries[0].expired(132), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_nul_ends_a_line_and_nonsense_is_counted() {
+        let parsed = users(b"pi:x:7:7::/:/bin/sh\0:more\n\0\n", &plain);
+        assert_eq!((parsed.entries[0].shell.as_str(), parsed.faults.len()), ("/bin/sh", 2));
+        let parsed = users("x\n".repeat(10_000).as_bytes(), &plain);
+        assert_eq!((parsed.faults.len(), parsed.more_faults), (FAULTS_KEPT, 10_000 - FAULTS_KEPT));
     }
 
     #[test]
@@ -301,10 +418,10 @@ mod tests {
                 .split(|byte| *byte == b'\n')
                 .map(<[u8]>::trim_ascii_start)
                 .filter(|line| !matches!(line.first(), None | Some(b'#')));
-            let parsed = users(&bytes);
-            assert!(parsed.entries.len() + parsed.faults.len() >= lines.count());
+            let parsed = users(&bytes, &plain);
+            assert!(parsed.entries.len() + parsed.faults.len() + parsed.more_faults >= lines.count());
             groups(&bytes);
-            shadows(&bytes);
+            shadows(&bytes, &plain);
         }
     }
 }

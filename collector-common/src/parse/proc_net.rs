@@ -9,10 +9,24 @@
 //!
 //! An address is one hexadecimal word for IPv4 and four for IPv6. Each word was printed as a number from memory that
 //! holds network order, so it goes back to memory in the machine's own order. A port is an ordinary number.
+//!
+//! How many there are of each is in `/proc/net/sockstat` and `sockstat6` (`net/ipv4/proc.c`), without a walk:
+//!
+//! ```text
+//! UDPLITE: inuse 0        UDPLITE6: inuse 0
+//! ```
+//!
+//! SCTP has a table of its own, `/proc/net/sctp/eps` (`net/sctp/proc.c`), with all addresses of an endpoint, written as
+//! people do:
+//!
+//! ```text
+//!  ENDPT     SOCK   STY SSK HBKT LPORT   UID INODE LADDRS
+//! 00000000 00000000 2   10  48   5000      0 20519 10.0.0.1 0000:0000:0000:0000:0000:0000:0000:0001
+//! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::inet_socket::InetSocket;
+use super::inet_socket::{InetSocket, LISTEN, Protocol};
 
 /// A table and what of it could not be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +47,58 @@ pub fn read(text: &str) -> Table {
         }
     }
     table
+}
+
+/// Of such a text what counts the sockets of this network namespace. The rest is of the whole machine, and never rests.
+pub fn counts(text: &str) -> String {
+    let mut counts = String::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        counts.extend(words.next());
+        while let (Some(what), Some(number)) = (words.next(), words.next()) {
+            if ["used", "inuse", "tw"].contains(&what) {
+                counts.extend([" ", number]);
+            }
+        }
+        counts.push('\n');
+    }
+    counts
+}
+
+/// The protocols of which there is no socket, by what `sockstat` or `sockstat6` says.
+pub fn unused(text: &str) -> impl Iterator<Item = Protocol> + '_ {
+    text.lines().filter_map(|line| {
+        let (name, counts) = line.split_once(": ")?;
+        let is_unused = counts == "inuse 0" || counts.starts_with("inuse 0 ");
+        let named = |it: &Protocol| it.name() == name.strip_suffix('6').unwrap_or(name);
+        Protocol::ALL.into_iter().find(named).filter(|_| is_unused)
+    })
+}
+
+/// Reads the table of SCTP, of which only endpoints that listen are taken.
+pub fn read_sctp(text: &str) -> Table {
+    let mut table = Table::default();
+    for line in text.lines().skip(1).filter(|line| !line.trim().is_empty()) {
+        match endpoint_sockets(line) {
+            Some(sockets) => table.sockets.extend(sockets),
+            None => table.bad_lines += 1,
+        }
+    }
+    table
+}
+
+fn endpoint_sockets(line: &str) -> Option<Vec<InetSocket>> {
+    let mut fields = line.split_ascii_whitespace().skip(3);
+    let state: u8 = fields.next()?.parse().ok()?;
+    let local_port = fields.nth(1)?.parse().ok()?;
+    let uid = fields.next()?.parse().ok()?;
+    let inode = fields.next()?.parse().ok()?;
+    let addresses: Option<Vec<IpAddr>> = fields.map(|field| field.parse().ok()).collect();
+    let socket = |local: IpAddr| {
+        let peer = if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        InetSocket { local, local_port, peer, peer_port: 0, state, interface: 0, uid, inode, v6_only: None }
+    };
+    Some(addresses?.into_iter().filter(|_| state == LISTEN).map(socket).collect())
 }
 
 fn socket(line: &str) -> Option<InetSocket> {
@@ -103,6 +169,29 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_none_of_is_told_by_the_counts() {
+        let text = "sockets: used 17\nTCP: inuse 1 orphan 0 tw 100 alloc 1 mem 214\nUDP: inuse 0 mem 0\n\
+                    UDPLITE: inuse 0\nRAW: inuse 10\nFRAG: inuse 0 memory 0\n";
+        assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Udp, Protocol::UdpLite]);
+        assert_eq!(counts(text), "sockets: 17\nTCP: 1 100\nUDP: 0\nUDPLITE: 0\nRAW: 10\nFRAG: 0\n");
+        let text = "TCP6: inuse 0\nUDP6: inuse 3\nRAW6: inuse 0\n";
+        assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Raw]);
+        assert_eq!(unused("").count(), 0);
+    }
+
+    #[test]
+    fn an_sctp_endpoint_is_a_socket_for_each_of_its_addresses() {
+        let text = " ENDPT     SOCK   STY SSK HBKT LPORT   UID INODE LADDRS\n\
+            0 0 2   10  48   5000      0 20519 10.0.0.1 0000:0000:0000:0000:0000:0000:0000:0001 \n\
+            0 0 2   7   48   5001      0 20520 10.0.0.1 \n\
+            0 0 2   10  48   what\n";
+        let table = read_sctp(text);
+        assert_eq!(table.bad_lines, 1);
+        let found: Vec<_> = table.sockets.iter().map(|it| (it.local.to_string(), it.local_port, it.inode)).collect();
+        assert_eq!(found, [("10.0.0.1".to_owned(), 5000, 20519), ("::1".to_owned(), 5000, 20519)]);
+    }
+
+    #[test]
     fn no_text_makes_it_panic() {
         let text = text().replace("D431", "D\u{e9}31");
         let mut random = fastrand::Rng::with_seed(3);
@@ -114,6 +203,7 @@ mod tests {
             }
             bytes.truncate(random.usize(..=bytes.len()));
             assert!(read(&String::from_utf8_lossy(&bytes)).sockets.len() <= bytes.len());
+            read_sctp(&String::from_utf8_lossy(&bytes));
         }
         assert_eq!(read(""), Table::default());
     }

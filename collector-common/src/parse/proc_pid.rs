@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! stat      4711 (na) me) S 1 4711 ...    the name may hold anything, the last `)` ends it; then state, ppid (4th),
-//!                                         flags (9th), starttime (22nd), arg_start (48th), arg_end (49th)
-//! status    Uid:\t1000\t0\t0\t0           real, effective, saved, file system
+//!                                         flags (9th), starttime (22nd), arg_start, arg_end, env_start, env_end (48th to 51st)
+//! status    Name:\tsh                    a newline in it is written \n, a backslash \\
+//!           PPid:\t12
+//!           Uid:\t1000\t0\t0\t0           real, effective, saved, file system
+//!           NSpid:\t4711\t1              one number for each pid namespace, the outermost first (Linux 4.1)
 //! loginuid  1000                          4294967295 when nobody logged in
 //! cgroup    0::/system.slice/docker-0123456789abcdef...64 hex digits....scope
 //! ```
@@ -27,9 +30,22 @@ pub struct Stat {
     /// When the process was made, in hundredths of a second since boot (`USER_HZ` is 100 on every architecture with
     /// a kernel of this century but alpha and ia64), suspend included.
     pub start_ticks: u64,
-    /// Length of the argument area in bytes; 0 when we may not know.
-    pub argument_bytes: u64,
+    /// Where the argument area begins and ends, and the same of the environment; 0 when we may not know.
+    pub places: [u64; 4],
     flags: u64,
+}
+
+/// What `status` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The same as [`Stat::name`].
+    pub name: Vec<u8>,
+    /// The same as [`Stat::parent_pid`].
+    pub parent_pid: i32,
+    /// Who it runs as.
+    pub uids: Uids,
+    /// Whether its pid namespace is that of whoever mounted `/proc`. `None` where the kernel does not tell.
+    pub is_in_our_pid_namespace: Option<bool>,
 }
 
 /// Real and effective uid.
@@ -56,13 +72,23 @@ impl Stat {
             parent_pid: i32::try_from(number(4)?).ok()?,
             flags: number(9)?,
             start_ticks: number(22)?,
-            argument_bytes: number(49).unwrap_or(0).saturating_sub(number(48).unwrap_or(0)),
+            places: [48, 49, 50, 51].map(|field| number(field).unwrap_or(0)),
         })
     }
 
     /// What is known of a program that executed without asking this file.
     pub fn of_exec(name: Vec<u8>, parent_pid: i32, start_ticks: u64) -> Stat {
-        Stat { name, parent_pid, start_ticks, argument_bytes: 0, flags: 0 }
+        Stat { name, parent_pid, start_ticks, places: [0; 4], flags: 0 }
+    }
+
+    /// Where the argument area begins; 0 when we may not know.
+    pub fn arguments_at(&self) -> u64 {
+        self.places[0]
+    }
+
+    /// Length of the argument area in bytes; 0 when we may not know.
+    pub fn argument_bytes(&self) -> u64 {
+        self.places[1].saturating_sub(self.places[0])
     }
 
     /// Whether it still runs its parent's program.
@@ -76,11 +102,32 @@ impl Stat {
     }
 }
 
-/// Reads the uids from `/proc/PID/status`.
-pub fn uids(status: &[u8]) -> Option<Uids> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    let mut numbers = std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(str::parse);
-    Some(Uids { real: numbers.next()?.ok()?, effective: numbers.next()?.ok()? })
+impl Status {
+    /// Reads `/proc/PID/status`. No name can begin a line of its own.
+    pub fn parse(text: &[u8]) -> Option<Status> {
+        let field = |name: &[u8]| text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
+        let numbers = |name: &[u8]| Some(std::str::from_utf8(field(name)?).ok()?.split_ascii_whitespace());
+        let mut uids = numbers(b"Uid:")?.map(str::parse);
+        Some(Status {
+            name: without_escapes(field(b"Name:\t")?),
+            parent_pid: numbers(b"PPid:")?.next()?.parse().ok().filter(|pid| *pid >= 0)?,
+            uids: Uids { real: uids.next()?.ok()?, effective: uids.next()?.ok()? },
+            is_in_our_pid_namespace: numbers(b"NSpid:").map(|pids| pids.count() <= 1),
+        })
+    }
+}
+
+/// Undoes `proc_task_name` of `fs/proc/array.c`.
+fn without_escapes(name: &[u8]) -> Vec<u8> {
+    let mut bytes = name.iter().copied();
+    let next = || {
+        let byte = bytes.next()?;
+        if byte != b'\\' {
+            return Some(byte);
+        }
+        bytes.next().map(|escaped| if escaped == b'n' { b'\n' } else { escaped })
+    };
+    std::iter::from_fn(next).collect()
 }
 
 /// Whether the effective capabilities in `/proc/PID/status` hold the one with this number (`capabilities(7)`,
@@ -158,7 +205,7 @@ mod tests {
     fn a_name_cannot_shift_the_fields() {
         let stat = Stat::parse(STAT).unwrap();
         assert_eq!((stat.name.as_slice(), stat.parent_pid, stat.start_ticks), (&b"a) S (b"[..], 12, 98_765));
-        assert_eq!(stat.argument_bytes, 17);
+        assert_eq!((stat.arguments_at(), stat.argument_bytes()), (1000, 17));
         assert!(stat.has_not_executed() && !stat.is_kernel_thread());
     }
 
@@ -174,19 +221,36 @@ mod tests {
     fn this_process_reads_like_a_process() {
         let stat = Stat::parse(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
         let cmdline = std::fs::read("/proc/self/cmdline").unwrap();
-        assert_eq!(stat.argument_bytes, cmdline.len() as u64);
+        assert_eq!(stat.argument_bytes(), cmdline.len() as u64);
         assert!(!stat.has_not_executed() && !stat.is_kernel_thread());
         assert!(stat.start_ticks > 0);
         assert_eq!(u32::try_from(stat.parent_pid).unwrap(), std::os::unix::process::parent_id());
-        let uids = uids(&std::fs::read("/proc/self/status").unwrap()).unwrap();
-        assert_eq!(uids.real, nix::unistd::getuid().as_raw());
-        assert_eq!(uids.effective, nix::unistd::geteuid().as_raw());
+        let status = Status::parse(&std::fs::read("/proc/self/status").unwrap()).unwrap();
+        let uids = Uids { real: nix::unistd::getuid().as_raw(), effective: nix::unistd::geteuid().as_raw() };
+        assert_eq!((status.name, status.parent_pid, status.uids), (stat.name, stat.parent_pid, uids));
+        assert_ne!(status.is_in_our_pid_namespace, Some(false));
+    }
+
+    #[test]
+    fn a_status_is_read_whatever_the_name_is() {
+        let status = |name: &str, pids: &str| {
+            let text = format!("Name:\t{name}\nUmask:\t0022\nPPid:\t12\nUid:\t1000\t0\t0\t0\nGid:\t1\n{pids}");
+            Status::parse(text.as_bytes()).unwrap()
+        };
+        let uids = Uids { real: 1000, effective: 0 };
+        let plain = Status { name: b"Uid:\t7".to_vec(), parent_pid: 12, uids, is_in_our_pid_namespace: Some(true) };
+        assert_eq!(status("Uid:\t7", "NSpid:\t4711\n"), plain);
+        let escaped = status(r"a\\n\nPPid:\\", "");
+        assert_eq!((escaped.name.as_slice(), escaped.parent_pid), (&b"a\\n\nPPid:\\"[..], 12));
+        assert_eq!(escaped.is_in_our_pid_namespace, None);
+        assert_eq!(status("", "NSpid:\t4711\t1\n").is_in_our_pid_namespace, Some(false));
+        for cut in ["", "Name:\tx\nPPid:\t1\n", "Name:\tx\nPPid:\t-1\nUid:\t1\t1\n", "PPid:\t1\nUid:\t1\t1\n"] {
+            assert_eq!(Status::parse(cut.as_bytes()), None, "{cut}");
+        }
     }
 
     #[test]
     fn ids_are_read_and_the_unset_one_is_none() {
-        let expected = Uids { real: 1000, effective: 0 };
-        assert_eq!(uids(b"Name:\tUid:\nUid:\t1000\t0\t0\t0\nGid:\t1\n"), Some(expected));
         let status = b"Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000080000\n";
         assert_eq!(has_capability(status, 19), Some(true));
         assert_eq!(has_capability(status, 20), Some(false));
@@ -256,7 +320,7 @@ mod tests {
             if let Some(stat) = Stat::parse(&bytes) {
                 assert!(stat.parent_pid >= 0);
             }
-            assert_eq!(uids(&bytes), None);
+            assert_eq!(Status::parse(&bytes), None);
             assert_eq!(container_id(&bytes), None);
             assert!(login_uid(&bytes).is_none_or(|uid| uid != UNSET));
         }

@@ -8,6 +8,9 @@
 //! RFC 5424                        <38>1 2019-07-08T17:40:16.954-04:00 board sshd 57915 - - ...
 //! journalctl -o short-full        Tue 2026-11-24 02:53:51 UTC board sshd[77]: ...
 //! sysklogd                        Nov 24 02:53:51 board last message repeated 3 times
+//! FreeBSD syslogd -v              Nov 24 02:53:51 <auth.info> board sshd[77]: ...
+//! some relays                     Nov 24 2026 02:53:51 board sshd[77]: ...
+//! dropbear -E, redirected         [77] Nov 24 02:53:51 Bad password attempt ...
 //! ```
 
 use jiff::civil::{Date, DateTime};
@@ -63,11 +66,16 @@ const PRIORITIES: [&str; 12] =
 pub fn parse(line: &str) -> Option<Line<'_>> {
     let line = line.trim_end_matches(['\r', '\n']);
     let unframed = without_priority(line);
-    if let Some(versioned) = unframed.strip_prefix("1 ").filter(|_| unframed.len() < line.len()) {
+    // Some collectors cut the priority off; no other form begins like this.
+    if let Some(versioned) = unframed.strip_prefix("1 ") {
         return rfc5424(versioned);
     }
+    if let Some((pid, stamped)) = own_stamp_of_dropbear(unframed) {
+        let (stamp, message) = stamp(stamped)?;
+        return Some(Line { stamp, host: None, ident: "dropbear", pid: Some(pid), message });
+    }
     let (stamp, rest) = stamp(unframed)?;
-    let (host, rest) = host(rest);
+    let (host, rest) = host(without_bracketed_priority(rest));
     let (ident, pid, message) = tag(rest);
     Some(Line { stamp, host, ident, pid, message: without_message_id(message) })
 }
@@ -118,6 +126,21 @@ fn without_priority(line: &str) -> &str {
         return line;
     };
     if (1..=3).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit()) { rest } else { line }
+}
+
+/// `[PID] ` before a date: no other daemon begins its lines on standard error so.
+fn own_stamp_of_dropbear(line: &str) -> Option<(u32, &str)> {
+    let (pid, rest) = line.strip_prefix('[')?.split_once("] ")?;
+    Some((pid.parse().ok()?, rest))
+}
+
+/// Cuts the `<auth.info> ` or `<4.6> ` off that FreeBSD's syslogd writes behind the time when it is told to.
+fn without_bracketed_priority(rest: &str) -> &str {
+    let (first, after) = word(rest);
+    let is_priority = first.strip_prefix('<').and_then(|first| first.strip_suffix('>')).is_some_and(|inner| {
+        inner.split_once('.').is_some_and(|(facility, priority)| !facility.is_empty() && !priority.is_empty())
+    });
+    if is_priority { after } else { rest }
 }
 
 /// Cuts the `[ID 800047 auth.info] ` off that Solaris-like daemons write.
@@ -186,7 +209,13 @@ fn stamp(line: &str) -> Option<(Stamp, &str)> {
     let month = i8::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
     let (day, after_day) = word(rest);
     let day = day.parse::<i8>().ok().filter(|day| (1..=31).contains(day))?;
-    let (time, after_time) = word(after_day);
+    let (time, after_time) = match word(after_day) {
+        (number, after_year) if year.is_none() && !year_last && number.len() == 4 => {
+            year = Some(number.parse::<i16>().ok()?);
+            word(after_year)
+        }
+        found => found,
+    };
     let time = time.trim_end_matches(':').parse::<jiff::civil::Time>().ok().filter(|_| time.len() >= 8)?;
     rest = after_time;
     if year_last {
@@ -248,6 +277,17 @@ fn host(rest: &str) -> (Option<&str>, &str) {
     }
 }
 
+/// `sshd: USER [priv][PID]: message`: the log of macOS has a process's title, which sshd sets, for its name. A single word
+/// stands there, so no text that a client chooses can pass for one.
+fn titled_sshd<'a>(tag: &str, rest: &'a str) -> Option<(u32, &'a str)> {
+    if !matches!(tag, "sshd" | "sshd-session") {
+        return None;
+    }
+    let (_, rest) = rest.split_once(' ').filter(|(user, _)| !user.is_empty())?;
+    let (pid, message) = rest.strip_prefix("[priv][")?.split_once("]: ")?;
+    Some((pid.parse().ok()?, message))
+}
+
 /// `ident[pid]: message`, `ident: message`, or a message alone.
 fn tag(rest: &str) -> (&str, Option<u32>, &str) {
     // Metalog puts the whole name into brackets, with a colon or without.
@@ -259,6 +299,9 @@ fn tag(rest: &str) -> (&str, Option<u32>, &str) {
     let Some((tag, message)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|tag| (tag, ""))) else {
         return ("", None, rest);
     };
+    if let Some((pid, message)) = titled_sshd(tag, message) {
+        return (tag, Some(pid), message);
+    }
     // The login of util-linux before 2.21 names its process by whom it serves, and the C library takes what is behind
     // the first word of `login -- USER` for the program.
     let (is_login, tag) = tag.strip_prefix("-- ").map_or((false, tag), |user| (true, user));
@@ -269,6 +312,8 @@ fn tag(rest: &str) -> (&str, Option<u32>, &str) {
         let pid = tag.strip_suffix(']').and_then(|tag| tag.rsplit_once('[')).and_then(|(_, pid)| pid.parse().ok());
         return ("login", pid, message);
     }
+    // Some daemons name themselves by their path.
+    let tag = if tag.starts_with('/') { tag.rsplit('/').next().unwrap_or(tag) } else { tag };
     match tag.strip_suffix(']').and_then(|tag| tag.split_once('[')) {
         Some(("", ident)) => (ident, None, message),
         Some((ident, pid)) => (ident, pid.parse().ok(), message),
@@ -318,13 +363,29 @@ mod tests {
             ("2026-11-24 02:53:32,123 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("Tue 2026-11-24 02:53:32 UTC vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
             ("2015 Nov 13 02:53:59 h sshd[5]: [ID 800047 auth.info] a", Some("h"), "sshd", Some(5), "a"),
+            ("Nov 24 02:53:51 vm /usr/sbin/sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Nov 24 02:53:51 vm sshd: bob [priv][77]: error: PAM: x", Some("vm"), "sshd", Some(77), "error: PAM: x"),
+            (
+                "Nov 24 02:53:51 vm sshd: Received disconnect from a [priv][7]: x",
+                Some("vm"),
+                "sshd",
+                None,
+                "Received disconnect from a [priv][7]: x",
+            ),
+            ("Nov 24 02:53:51 <auth.info> vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Nov 24 02:53:51 <4.6> vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("Nov 24 2026 02:53:51 vm sshd[77]: a", Some("vm"), "sshd", Some(77), "a"),
+            ("1 2019-07-08T17:40:16.954167-04:00 h sshd 57915 - - a b", Some("h"), "sshd", Some(57915), "a b"),
+            ("[77] Nov 24 02:53:51 Bad a: b", None, "dropbear", Some(77), "Bad a: b"),
             ("Nov 24 02:53:51 vm last message repeated 3 times", Some("vm"), "", None, "last message repeated 3 times"),
         ];
         for (line, host, ident, pid, message) in cases {
             let parsed = parse(line).unwrap_or_else(|| panic!("{line}"));
             assert_eq!((parsed.host, parsed.ident, parsed.pid, parsed.message), (host, ident, pid, message), "{line}");
         }
-        for line in ["", "no time", "Nov", "Nov 99 02:53:51 vm a: b", "Nov 24 2:3 vm a: b", "<38>1 x", "2026-13-99T"] {
+        for line in
+            ["", "no time", "Nov", "Nov 99 02:53:51 vm a: b", "Nov 24 2:3 vm a: b", "<38>1 x", "2026-13-99T", "[7] x"]
+        {
             assert_eq!(parse(line), None, "{line}");
         }
     }

@@ -5,11 +5,15 @@
 //!                                                 ◀─ datagrams of messages, the last one NLMSG_DONE or NLMSG_ERROR
 //! ```
 //!
-//! Each dump has its own socket, so that what is left of an answer that was given up can never be taken for the next.
+//! Each answer carries the number of its question, so that what is left of one that was given up can never be taken for
+//! the next.
+//!
+//! A socket belongs to the network namespace its thread was in when it was made, and keeps that namespace alive. So one
+//! is made for a look, and not kept.
 
 use std::fmt;
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
@@ -26,7 +30,6 @@ const DATAGRAM_BYTES: usize = 32 * 1024;
 /// The kernel answers at once; only a stuck one takes this long.
 const ANSWER_SECONDS: i32 = 5;
 const ATTEMPTS: u32 = 3;
-const SEQUENCE: u32 = 1;
 
 /// Why a dump failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,46 +64,73 @@ impl fmt::Display for DumpError {
 
 impl std::error::Error for DumpError {}
 
-/// All sockets of this network namespace that the query names. Takes some tens of microseconds, plus the walk over the
-/// table of connections if a connected state is asked for.
-pub fn dump(query: Query) -> Result<Vec<InetSocket>, DumpError> {
-    for _ in 0..ATTEMPTS {
-        if let Some(sockets) = attempt(query)? {
-            return Ok(sockets);
-        }
-    }
-    Err(DumpError::Unsteady)
+/// A way to ask the kernel about the sockets of one network namespace.
+#[derive(Debug)]
+pub struct SockDiag {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
 }
 
-/// `None` when the dump has to be asked for again.
-fn attempt(query: Query) -> Result<Option<Vec<InetSocket>>, DumpError> {
+impl SockDiag {
+    /// For the network namespace the calling thread is in.
+    pub fn open() -> Result<SockDiag, DumpError> {
+        Ok(SockDiag { fd: connect()?, sequence: 0, buffer: vec![0; DATAGRAM_BYTES] })
+    }
+
+    /// All sockets that the query names. Takes some ten microseconds, plus the walk over the table of connections if a
+    /// connected state is asked for.
+    pub fn dump(&mut self, query: Query) -> Result<Vec<InetSocket>, DumpError> {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(query) {
+                Ok(Some(sockets)) => return Ok(sockets),
+                Ok(None) => {}
+                // The kernel may be in the middle of its answer, and takes no other question before its end.
+                Err(error) => {
+                    self.fd = connect()?;
+                    return Err(error);
+                }
+            }
+        }
+        Err(DumpError::Unsteady)
+    }
+
+    /// `None` when the dump has to be asked for again.
+    fn attempt(&mut self, query: Query) -> Result<Option<Vec<InetSocket>>, DumpError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let fd = self.fd.as_raw_fd();
+        sendto(fd, &request(query, self.sequence), &NetlinkAddr::new(0, 0), MsgFlags::empty())
+            .map_err(|errno| DumpError::System("sendto()", errno))?;
+        let (mut sockets, mut interrupted) = (Vec::new(), false);
+        loop {
+            let length = match receive(fd, &mut self.buffer) {
+                Ok(Some(length)) => length,
+                Ok(None) | Err(DumpError::System(_, Errno::EINTR)) => continue,
+                Err(DumpError::System(_, Errno::ENOBUFS)) => {
+                    self.fd = connect()?;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            };
+            let answers = read(&self.buffer[..length], self.sequence).map_err(|_| DumpError::Malformed)?;
+            sockets.extend(answers.sockets);
+            interrupted |= answers.interrupted;
+            match answers.end {
+                None => {}
+                Some(Ok(())) => return Ok((!interrupted).then_some(sockets)),
+                Some(Err(errno)) => return Err(DumpError::Refused(Errno::from_raw(errno))),
+            }
+        }
+    }
+}
+
+fn connect() -> Result<OwnedFd, DumpError> {
     let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
         .map_err(|errno| DumpError::System("socket()", errno))?;
     setsockopt(&fd, ReceiveTimeout, &TimeVal::new(ANSWER_SECONDS.into(), 0))
         .map_err(|errno| DumpError::System("setsockopt(SO_RCVTIMEO)", errno))?;
-    let kernel = NetlinkAddr::new(0, 0);
-    bind(fd.as_raw_fd(), &kernel).map_err(|errno| DumpError::System("bind()", errno))?;
-    sendto(fd.as_raw_fd(), &request(query, SEQUENCE), &kernel, MsgFlags::empty())
-        .map_err(|errno| DumpError::System("sendto()", errno))?;
-
-    let mut buffer = vec![0; DATAGRAM_BYTES];
-    let (mut sockets, mut interrupted) = (Vec::new(), false);
-    loop {
-        let length = match receive(fd.as_raw_fd(), &mut buffer) {
-            Ok(Some(length)) => length,
-            Ok(None) | Err(DumpError::System(_, Errno::EINTR)) => continue,
-            Err(DumpError::System(_, Errno::ENOBUFS)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let answers = read(&buffer[..length], SEQUENCE).map_err(|_| DumpError::Malformed)?;
-        sockets.extend(answers.sockets);
-        interrupted |= answers.interrupted;
-        match answers.end {
-            None => {}
-            Some(Ok(())) => return Ok((!interrupted).then_some(sockets)),
-            Some(Err(errno)) => return Err(DumpError::Refused(Errno::from_raw(errno))),
-        }
-    }
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(|errno| DumpError::System("bind()", errno))?;
+    Ok(fd)
 }
 
 /// The length of the next datagram, `None` for one that is not the kernel's: any process may send to our port id.
@@ -127,12 +157,13 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let query = Query { protocol: Protocol::Tcp, family: Family::V4, states: 1 << LISTEN };
-        let found = dump(query).unwrap();
+        let mut diag = SockDiag::open().unwrap();
+        let found = diag.dump(query).unwrap();
         let ours: Vec<_> = found.iter().filter(|socket| socket.local_port == port).collect();
         assert_eq!(ours.len(), 1, "{found:?}");
         assert_eq!((ours[0].local, ours[0].state), (Ipv4Addr::LOCALHOST.into(), LISTEN));
         assert!(ours[0].inode != 0);
-        let connected = dump(Query { states: 1 << ESTABLISHED, ..query }).unwrap();
+        let connected = diag.dump(Query { states: 1 << ESTABLISHED, ..query }).unwrap();
         assert!(connected.iter().all(|socket| socket.state == ESTABLISHED));
     }
 }

@@ -1,10 +1,10 @@
-//! Execs as a program in the kernel writes them down (`probe`).
+//! Execs as programs in the kernel write them down (`probe`, and `nobtf` for kernels without types).
 //!
 //! ```text
 //! exec, in the kernel --record--> ring, 1 MiB --batch--> this task --bounded queue--> recorder
 //! ```
 //!
-//! A record is whole when it is made, so nothing is read in a hurry. While nothing is executed this task sleeps, and the
+//! A record is whole when it is made, so nothing is read in a hurry; where it is not, `glance` makes it so. While nothing is executed this task sleeps, and the
 //! kernel wakes it for the next record. Then it lets records come together and looks by itself, because a wake-up costs
 //! more than all the rest; the kernel wakes it before that only when the ring fills up.
 
@@ -21,19 +21,21 @@ use collector_common::parse::exec_record::ExecRecord;
 use collector_common::parse::proc_pid::{Stat, Uids, container_id};
 use collector_common::root::Root;
 use collector_common::sys::readiness::Readiness;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::drops::Drops;
 use super::event::process_create;
+use super::glance::Glance;
 use super::image::{Image, is_foreign};
 use super::probe::Probe;
 use super::report_running;
-
-/// The words for `status` and `check`.
-pub const NAME: &str = "eBPF";
+use crate::tick;
 
 /// How long records may come together.
 const BATCH: Duration = Duration::from_millis(250);
+
+/// As many as fit into the ring: a record has 96 bytes and more.
+const MOST_RECORDS: usize = 1024 * 1024 / 96;
 
 /// A look without being woken: what the kernel dropped may be the last that happened, and a record that is written at
 /// the very moment this task falls asleep wakes nobody.
@@ -45,20 +47,21 @@ const TICK_NS: u64 = super::TICK_US * 1000;
 /// Reports execs until dropped or until the recorder is gone.
 pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
     let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure(&error))?;
-    let mut watch = Watch { cx, probe, readiness, noted: 0, drops: Drops::default() };
+    let glance = (!probe.is_whole).then(Glance::default);
+    let mut watch = Watch { cx, probe, glance, readiness, noted: 0, drops: Drops::default() };
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
     loop {
         watch.probe.wake_me().map_err(|error| failure(&error))?;
         match watch.look().await? {
-            Some(0) => watch.woken(LOOK).await?,
+            Some(0) => watch.woken(tick::within(LOOK, std::time::Instant::now()).into()).await?,
             Some(_) => {}
             None => return Ok(()),
         }
         // Awake, until nothing came in a while.
         loop {
-            watch.woken(BATCH).await?;
+            watch.woken(Instant::now() + BATCH).await?;
             match watch.look().await? {
                 Some(0) => break,
                 Some(_) => {}
@@ -75,6 +78,7 @@ fn failure(error: &dyn Display) -> Failure {
 struct Watch<'a> {
     cx: &'a Context,
     probe: Probe,
+    glance: Option<Glance>,
     readiness: Readiness,
     /// Of the drops the kernel counted, how many were noted.
     noted: u64,
@@ -82,16 +86,19 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Waits until the kernel says that there is something to take, and at most so long.
-    async fn woken(&self, at_most: Duration) -> Result<(), Failure> {
-        timeout(at_most, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
+    /// Waits until the kernel says that there is something to take, and at most until then.
+    async fn woken(&self, until: Instant) -> Result<(), Failure> {
+        timeout_at(until, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
     }
 
     /// Takes what there is and says how much it was; `None` when nobody wants it any more.
     async fn look(&mut self) -> Result<Option<usize>, Failure> {
         let dropped = self.probe.dropped().map_err(|error| failure(&error))?;
-        let taken = self.take().await.and_then(|records| self.note_drops(dropped).map(|()| records));
-        Ok(taken.ok())
+        let taken = match self.glance {
+            Some(_) => self.take_and_complete().await?,
+            None => self.take().await,
+        };
+        Ok(taken.and_then(|records| self.note_drops(dropped).map(|()| records)).ok())
     }
 
     /// Hands over what is in the ring. While the recorder is behind, it stays in there, and the kernel counts what
@@ -107,6 +114,25 @@ impl Watch<'_> {
         }
     }
 
+    /// The same, with a look at `/proc` for what the records do not tell.
+    async fn take_and_complete(&mut self) -> Result<Result<usize, Closed>, Failure> {
+        let Watch { cx, probe, glance: Some(glance), .. } = self else { return Ok(Ok(0)) };
+        let now = cx.clock.now();
+        let mut records = 0;
+        loop {
+            let taken = glance.complete(&cx.root, |fresh| fill(fresh, &mut probe.records, cx)).await?;
+            records += taken;
+            while let Some((record, image)) = glance.next() {
+                if cx.out.room().await.and_then(|()| cx.out.offer(draft(&record, &image, cx, now))).is_err() {
+                    return Ok(Err(Closed));
+                }
+            }
+            if taken == 0 {
+                return Ok(Ok(records));
+            }
+        }
+    }
+
     fn note_drops(&mut self, counted: u64) -> Result<(), Closed> {
         let new = counted.saturating_sub(self.noted);
         self.noted = counted;
@@ -117,9 +143,17 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     /// What came in since the last look is not lost because the agent stops.
     fn drop(&mut self) {
-        let now = self.cx.clock.now();
-        while let Some(draft) = next(&mut self.probe.records, self.cx, now) {
-            if self.cx.out.offer(draft).is_err() {
+        let Watch { cx, probe, glance, .. } = self;
+        let now = cx.clock.now();
+        if let Some(glance) = glance {
+            glance.finish(|fresh| fill(fresh, &mut probe.records, cx));
+        }
+        let mut rest = || match glance {
+            Some(glance) => glance.next().map(|(record, image)| draft(&record, &image, cx, now)),
+            None => next(&mut probe.records, cx, now),
+        };
+        while let Some(draft) = rest() {
+            if cx.out.offer(draft).is_err() {
                 return;
             }
         }
@@ -127,48 +161,64 @@ impl Drop for Watch<'_> {
 }
 
 /// Takes one record out of the ring.
-fn next(ring: &mut RingBuf<MapData>, cx: &Context, now: Reading) -> Option<Draft> {
+fn next_record(ring: &mut RingBuf<MapData>, cx: &Context) -> Option<ExecRecord> {
     loop {
-        let Some(record) = ExecRecord::parse(&ring.next()?) else {
-            cx.out.lost(Kind::ProcessCreate, 1);
-            continue;
-        };
-        let at = now.at_boottime_us(record.boottime_ns / 1000);
-        let pid = record.pid;
-        return Some(Draft::new(
-            at,
-            Payload::ProcessCreate(process_create(pid, &image(&cx.root, record), &cx.settings.borrow().redaction)),
-        ));
+        match ExecRecord::parse(&ring.next()?) {
+            None => cx.out.lost(Kind::ProcessCreate, 1),
+            record => return record,
+        }
     }
 }
 
-fn image(root: &Root, record: ExecRecord) -> Image {
-    let pid = record.pid;
-    let stat = Stat::of_exec(record.name, record.parent_pid, record.start_boottime_ns / TICK_NS);
+fn next(ring: &mut RingBuf<MapData>, cx: &Context, now: Reading) -> Option<Draft> {
+    let mut record = next_record(ring, cx)?;
+    let image = image(&cx.root, &mut record);
+    Some(draft(&record, &image, cx, now))
+}
+
+/// Takes what is in the ring, and not what comes in all the time meanwhile.
+fn fill(fresh: &mut Vec<ExecRecord>, ring: &mut RingBuf<MapData>, cx: &Context) {
+    fresh.extend(std::iter::from_fn(|| next_record(ring, cx)).take(MOST_RECORDS));
+}
+
+fn draft(record: &ExecRecord, image: &Image, cx: &Context, now: Reading) -> Draft {
+    let event = process_create(record.pid, image, &cx.settings.borrow().redaction);
+    Draft::new(now.at_boottime_us(record.boottime_ns / 1000), Payload::ProcessCreate(event))
+}
+
+fn image(root: &Root, record: &mut ExecRecord) -> Image {
+    let stat = Stat::of_exec(std::mem::take(&mut record.name), record.parent_pid, record.start_boottime_ns / TICK_NS);
     let image = Image {
-        executable: record.path,
+        executable: record.path.take(),
+        is_only_asked_for: false,
         deleted: record.deleted,
-        arguments: record.arguments,
+        arguments: record.arguments.take(),
         uids: Some(Uids { real: record.uid, effective: record.effective_uid }),
         login_uid: record.login_uid,
-        container: record.cgroup.and_then(|path| container_id(&path)),
-        parent_executable: record.parent_path,
-        script: record.script,
-        directory: record.directory,
+        container: record.cgroup.take().and_then(|path| container_id(&path)),
+        parent_executable: record.parent_path.take(),
+        script: record.script.take(),
+        directory: record.directory.take(),
         pid_namespace: Some(record.pid_namespace).filter(|number| is_foreign("pid", *number)),
         net_namespace: Some(record.net_namespace).filter(|number| is_foreign("net", *number)),
         changed: false,
         stat: Some(stat),
     };
-    if image.executable.is_some() && image.arguments.is_some() { image } else { completed(root, pid, image) }
+    let is_whole = image.executable.is_some() && image.arguments.is_some();
+    if is_whole { image } else { completed(root, record, image) }
 }
 
 /// A path of a hundred directories does not fit, and memory may have been swapped out. `/proc` has both, for as long
 /// as the process runs the same program.
-fn completed(root: &Root, pid: i32, image: Image) -> Image {
-    let read = Image::read(root, pid);
-    let is_same = read.stat.as_ref().map(|stat| (&stat.name, stat.start_ticks))
-        == image.stat.as_ref().map(|stat| (&stat.name, stat.start_ticks));
+fn completed(root: &Root, record: &ExecRecord, image: Image) -> Image {
+    let read = match image.arguments {
+        Some(_) => Image::read_without_arguments(root, record.pid),
+        None => Image::read(root, record.pid),
+    };
+    let is_same = read.stat.as_ref().zip(image.stat.as_ref()).is_some_and(|(now, then)| {
+        let is_there = [0, record.arguments_at].contains(&now.arguments_at());
+        is_there && (&now.name, now.start_ticks) == (&then.name, then.start_ticks)
+    });
     if !is_same {
         return image;
     }

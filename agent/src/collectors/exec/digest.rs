@@ -27,6 +27,7 @@ use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
 
 use super::connector::STACK_BYTES;
+use super::event::EXECUTABLE_SOURCE;
 
 /// Larger programs are not read.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -48,7 +49,7 @@ type Answer = Result<(String, bool), &'static str>;
 struct Question {
     pid: i64,
     executable: String,
-    is_in_container: bool,
+    may_be_elsewhere: bool,
 }
 
 /// An emitter whose execs get a digest on their way to `out`.
@@ -79,8 +80,10 @@ fn add_digest(draft: &mut Draft, reader: &mut Reader, waiting: usize) {
     let answer = if waiting > QUEUE_EVENTS / 2 {
         Err("busy")
     } else {
-        let is_in_container = event.extra_details.contains_key("ContainerId");
-        reader.ask(Question { pid: event.process_id, executable: event.executable.clone(), is_in_container })
+        // Of a process that was gone before it was looked at, nobody knows where it was.
+        let may_be_elsewhere =
+            ["ContainerId", EXECUTABLE_SOURCE].iter().any(|key| event.extra_details.contains_key(*key));
+        reader.ask(Question { pid: event.process_id, executable: event.executable.clone(), may_be_elsewhere })
     };
     note(&mut event.extra_details, answer);
 }
@@ -184,7 +187,7 @@ impl Files {
         if let Some(image) = image.filter(|_| is_it) {
             return Some((image, true));
         }
-        let is_path = question.executable.starts_with('/') && !question.is_in_container;
+        let is_path = question.executable.starts_with('/') && !question.may_be_elsewhere;
         Some((open_without_waiting(&self.root.path(&question.executable)).filter(|_| is_path)?, false))
     }
 }
@@ -216,7 +219,7 @@ mod tests {
     use std::process::Command;
 
     fn question(pid: i64, executable: &Path) -> Question {
-        Question { pid, executable: executable.to_str().unwrap().to_owned(), is_in_container: false }
+        Question { pid, executable: executable.to_str().unwrap().to_owned(), may_be_elsewhere: false }
     }
 
     fn by_coreutils(path: &Path) -> String {
@@ -248,7 +251,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(files.digest(&of_child), Ok((by_coreutils(&path), false)), "what is at its path now, and said so");
-        assert_eq!(files.digest(&Question { is_in_container: true, ..of_child }), Err("gone"));
+        assert_eq!(files.digest(&Question { may_be_elsewhere: true, ..of_child }), Err("gone"));
     }
 
     #[test]

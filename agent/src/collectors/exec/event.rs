@@ -14,6 +14,9 @@ use super::image::Image;
 /// Stands for what was gone before it could be read, or was not ours to read.
 pub const UNKNOWN: &str = "(unknown)";
 
+/// There when `Executable` is not what ran as far as is known, but what was asked for.
+pub const EXECUTABLE_SOURCE: &str = "ExecutableSource";
+
 /// Together with three paths, the names of the keys and the envelope this stays below 8,192 bytes.
 const MAX_COMMAND_LINE_BYTES: usize = 4096;
 
@@ -59,20 +62,28 @@ pub fn snapshot(pid: i32, image: &Image, redaction: &Redaction) -> ProcessCreate
 /// the script. A process that is called after an argument of its own, and not after its program, is one; the file is
 /// not looked at, because it may lie where looking never ends.
 pub fn script(image: &Image) -> Option<Vec<u8>> {
+    from_the_root(script_as_named(image)?, image)
+}
+
+/// The same as the arguments name it, which may be from the directory the process is in.
+pub fn script_as_named(image: &Image) -> Option<&[u8]> {
     if let Some(script) = &image.script {
-        return from_the_root(script, image);
+        return Some(script);
     }
     let name = image.stat.as_ref()?.name.as_slice();
-    let arguments = image.arguments.as_ref()?.arguments();
-    let (interpreter, rest) = arguments.split_first()?;
     let called = |path: &[u8]| {
         let base = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         !base.is_empty() && &base[..base.len().min(NAME_BYTES)] == name
     };
-    if !interpreter.starts_with(b"/") || called(interpreter) || called(image.executable.as_ref()?) {
+    if called(image.executable.as_ref()?) {
         return None;
     }
-    from_the_root(rest.iter().take(2).find(|argument| called(argument))?, image)
+    let arguments = image.arguments.as_ref()?.arguments();
+    let (interpreter, rest) = arguments.split_first()?;
+    if !interpreter.starts_with(b"/") || called(interpreter) {
+        return None;
+    }
+    rest.iter().take(2).copied().find(|argument| called(argument))
 }
 
 fn from_the_root(script: &[u8], image: &Image) -> Option<Vec<u8>> {
@@ -166,6 +177,9 @@ impl Facts {
         if let Some(stat) = image.stat.as_ref().filter(|_| !self.missing.is_empty()) {
             self.add("ProcessName", &stat.name);
         }
+        if image.is_only_asked_for {
+            self.details.insert(EXECUTABLE_SOURCE, "request".to_owned());
+        }
         self.flag("Deleted", image.deleted);
         self.flag("ImageChanged", image.changed);
     }
@@ -240,6 +254,13 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_was_only_asked_for_is_said_to_be() {
+        let asked = Image { is_only_asked_for: true, ..image("./x", "x", &["x"]) };
+        let event = process_create(9, &asked, &Redaction::default());
+        assert_eq!((event.executable.as_str(), event.extra_details["ExecutableSource"].as_str()), ("./x", "request"));
+    }
+
+    #[test]
     fn a_script_is_named_only_when_the_kernel_named_the_process_after_it() {
         let cases: [(&str, &str, &[&str], Option<&str>); 10] = [
             ("/usr/bin/dash", "x.sh", &["/bin/sh", "/opt/x.sh", "a"], Some("/opt/x.sh")),
@@ -299,6 +320,7 @@ mod tests {
         area.extend(vec![1; 100_000]);
         let worst = Image {
             executable: Some(dirty.clone()),
+            is_only_asked_for: false,
             deleted: true,
             arguments: Some(ArgumentArea { head: area, unread_bytes: u64::MAX / 2, tail: dirty.clone() }),
             uids: Some(Uids { real: u32::MAX, effective: u32::MAX - 1 }),

@@ -5,22 +5,23 @@
 //! process executes once more between two reads; that is noticed by looking at `exe` twice.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use collector_common::parse::cmdline::ArgumentArea;
-use collector_common::parse::proc_pid::{self, Stat, Uids};
+use collector_common::parse::cmdline::{ArgumentArea, HEAD_BYTES, TAIL_BYTES};
+use collector_common::parse::proc_pid::{self, Stat, Status, Uids};
 use collector_common::root::Root;
-use procfs::process::Process;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::Mode;
+use nix::sys::uio::pread;
 
-/// How much is read of the beginning and of the end of an argument area of up to 2 MiB or more: more than an event
-/// can show, and as much as `bpf/exec.bpf.c` reads. Long arguments must not cost more than short ones.
-const HEAD_BYTES: usize = 6144;
-const TAIL_BYTES: usize = 2048;
+use super::event::script_as_named;
 
 /// `stat`, `status` and their like are shorter; a `cgroup` file of a deep version 1 hierarchy may not be.
 const FILE_BYTES: usize = 8192;
@@ -30,6 +31,8 @@ const FILE_BYTES: usize = 8192;
 pub struct Image {
     /// The path of the program, as the process sees it. `/memfd:NAME` for one that never was a file.
     pub executable: Option<Vec<u8>>,
+    /// That path is only what was asked for: it may be a link, a script, or begin where the process is.
+    pub is_only_asked_for: bool,
     /// The file was deleted, or never was one.
     pub deleted: bool,
     /// Its arguments.
@@ -57,37 +60,48 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads what there is of a process. What disappears first is read first.
+    /// Reads what there is of a process that executed just now. What disappears first is read first, and nothing that
+    /// no event needs: each file of `/proc` costs some microseconds at every exec of the machine, most of it for
+    /// making its inode. When the process was made is not looked up.
+    pub fn of_exec(proc: &Proc, pid: i32) -> Image {
+        proc.process(pid).map(|process| process.image(true)).unwrap_or_default()
+    }
+
+    /// Reads what there is of a process.
     pub fn read(root: &Root, pid: i32) -> Image {
-        let proc = root.path("/proc");
-        let directory = proc.join(pid.to_string());
-        let Ok(process) = Process::new_with_root(directory.clone()) else {
-            return Image::default();
-        };
-        let area = arguments(&process);
-        let link = process.exe().ok().map(|path| path.into_os_string().into_vec());
-        let stat = file(&process, "stat").and_then(|text| Stat::parse(&text));
-        let uids = file(&process, "status").and_then(|text| proc_pid::uids(&text));
-        let again = process.exe().ok().map(|path| path.into_os_string().into_vec());
-        let changed = again.is_some() && link.is_some() && again != link;
-        // A process that ended has no memory, and then its argument area reads as empty instead of failing.
-        let arguments = area.filter(|area| link.is_some() || !area.head.is_empty());
-        let parent = stat.as_ref().map_or(0, |stat| stat.parent_pid);
-        let (executable, deleted) = link.map_or((None, false), |link| without_mark(&directory, link));
+        Image::read_parts(root, pid, true)
+    }
+
+    /// The same without the arguments. Those lie in the memory of the process, which may be on a file system that
+    /// answers when it likes; nothing else here can hold the reader up.
+    pub fn read_without_arguments(root: &Root, pid: i32) -> Image {
+        Image::read_parts(root, pid, false)
+    }
+
+    fn read_parts(root: &Root, pid: i32, with_arguments: bool) -> Image {
+        let Ok(proc) = Proc::open(root) else { return Image::default() };
+        let Some(process) = proc.process(pid) else { return Image::default() };
+        let image = process.image(with_arguments);
+        let stat = process.stat().or(image.stat);
+        let again = process.executable().0;
+        let changed = again.is_some() && image.executable.is_some() && again != image.executable;
+        Image { stat, changed, ..image }
+    }
+
+    /// What tells where a process belongs. Nothing of it lies in the memory of the process, which could hold up whoever
+    /// reads it.
+    pub fn surroundings(root: &Root, pid: i32) -> Image {
+        let Ok(proc) = Proc::open(root) else { return Image::default() };
+        let Some(process) = proc.process(pid) else { return Image::default() };
+        let (executable, deleted) = process.executable();
         Image {
             executable,
             deleted,
-            arguments: arguments.map(|area| complete(&process, area, stat.as_ref())),
-            login_uid: file(&process, "loginuid").and_then(|text| proc_pid::login_uid(&text)),
-            container: file(&process, "cgroup").and_then(|text| proc_pid::container_id(&text)),
-            parent_executable: (parent > 0).then(|| parent_executable(&proc, parent)).flatten(),
-            directory: process.cwd().ok().map(|path| path.into_os_string().into_vec()),
-            script: None,
-            pid_namespace: namespace(&directory, "pid").filter(|number| is_foreign("pid", *number)),
-            net_namespace: namespace(&directory, "net").filter(|number| is_foreign("net", *number)),
-            stat,
-            uids,
-            changed,
+            container: process.file("cgroup", proc_pid::container_id),
+            pid_namespace: process.namespace("pid"),
+            net_namespace: process.namespace("net"),
+            stat: process.stat(),
+            ..Image::default()
         }
     }
 
@@ -98,102 +112,178 @@ impl Image {
     }
 }
 
+/// `/proc`, to be looked into again and again.
+pub struct Proc {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Proc {
+    /// Opens it.
+    pub fn open(root: &Root) -> io::Result<Proc> {
+        let path = root.path("/proc");
+        let directory = open(&path, DIRECTORY, Mode::empty())?;
+        Ok(Proc { path, directory })
+    }
+
+    fn process(&self, pid: i32) -> Option<Process<'_>> {
+        let directory = openat(&self.directory, pid.to_string().as_str(), DIRECTORY, Mode::empty()).ok()?;
+        Some(Process { proc: self, pid, directory })
+    }
+
+    fn executable(&self, pid: i32) -> Option<Vec<u8>> {
+        let link = readlinkat(&self.directory, format!("{pid}/exe").as_str()).ok()?.into_vec();
+        Some(link.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(link))
+    }
+}
+
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// The directory of a process. It stands for this one process, whoever gets its number later.
+struct Process<'a> {
+    proc: &'a Proc,
+    pid: i32,
+    directory: OwnedFd,
+}
+
+impl Process<'_> {
+    fn image(&self, with_arguments: bool) -> Image {
+        let area = with_arguments.then(|| self.arguments()).flatten();
+        let (executable, deleted) = self.executable();
+        let status = self.file("status", Status::parse);
+        // A process that ended has no memory, and then its argument area reads as empty instead of failing.
+        let arguments = area.filter(|area| executable.is_some() || !area.head.is_empty());
+        let parent = status.as_ref().map_or(0, |status| status.parent_pid);
+        let is_in_our_pid_namespace = status.as_ref().and_then(|status| status.is_in_our_pid_namespace);
+        let pid_namespace = (is_in_our_pid_namespace != Some(true)).then(|| self.namespace("pid")).flatten();
+        let mut image = Image {
+            executable,
+            is_only_asked_for: false,
+            deleted,
+            arguments: arguments.map(|area| self.complete(area)),
+            uids: status.as_ref().map(|status| status.uids),
+            stat: status.map(|status| Stat::of_exec(status.name, status.parent_pid, 0)),
+            login_uid: self.file("loginuid", proc_pid::login_uid),
+            container: self.file("cgroup", proc_pid::container_id),
+            parent_executable: (parent > 0).then(|| self.proc.executable(parent)).flatten(),
+            pid_namespace,
+            net_namespace: self.namespace("net"),
+            script: None,
+            directory: None,
+            changed: false,
+        };
+        if script_as_named(&image).is_some_and(|script| !script.starts_with(b"/")) {
+            image.directory = self.link("cwd");
+        }
+        image
+    }
+
+    fn arguments(&self) -> Option<ArgumentArea> {
+        let mut room = [0; HEAD_BYTES];
+        let bytes = self.fill("cmdline", 0, &mut room).ok()?;
+        Some(ArgumentArea::whole(&room[..bytes]))
+    }
+
+    /// Reads the end of an area whose beginning filled the room for it. The length comes from `stat`; where we may not
+    /// know it, the rest is counted as far as one more room goes.
+    fn complete(&self, mut area: ArgumentArea) -> ArgumentArea {
+        if area.head.len() < HEAD_BYTES {
+            return area;
+        }
+        let (head, tail) = (HEAD_BYTES as u64, TAIL_BYTES as u64);
+        let known = self.stat().map_or(0, |stat| stat.argument_bytes());
+        let tail_at = known.saturating_sub(tail).max(head);
+        let mut room = [0; TAIL_BYTES];
+        let bytes = self.fill("cmdline", tail_at, &mut room).unwrap_or(0);
+        area.tail = room[..bytes].to_vec();
+        let total = known.max(tail_at.saturating_add(bytes as u64));
+        area.unread_bytes = total - head - bytes as u64;
+        area
+    }
+
+    fn stat(&self) -> Option<Stat> {
+        self.file("stat", Stat::parse)
+    }
+
+    /// The path of its program and whether that is gone. The kernel writes ` (deleted)` behind the path of a file that
+    /// is, and a file may be called that: then the path with the mark leads to the very file that runs.
+    fn executable(&self) -> (Option<Vec<u8>>, bool) {
+        let Some(link) = self.link("exe") else { return (None, false) };
+        let Some(path) = link.strip_suffix(b" (deleted)") else { return (Some(link), false) };
+        let directory = self.proc.path.join(self.pid.to_string());
+        let named = directory.join("root").join(OsStr::from_bytes(link.strip_prefix(b"/").unwrap_or(&link)));
+        match (fs::metadata(directory.join("exe")), fs::metadata(named)) {
+            (Ok(runs), Ok(named)) if (runs.dev(), runs.ino()) == (named.dev(), named.ino()) => (Some(link), false),
+            _ => (Some(path.to_vec()), true),
+        }
+    }
+
+    /// The number of a namespace of it that is not ours.
+    fn namespace(&self, kind: &str) -> Option<u32> {
+        proc_pid::namespace(&self.link(&format!("ns/{kind}"))?).filter(|number| is_foreign(kind, *number))
+    }
+
+    fn link(&self, name: &str) -> Option<Vec<u8>> {
+        readlinkat(&self.directory, name).ok().map(OsStringExt::into_vec)
+    }
+
+    /// `name` is one of the small files.
+    fn file<T>(&self, name: &str, parse: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+        let mut room = [0; FILE_BYTES];
+        let bytes = self.fill(name, 0, &mut room).ok()?;
+        parse(&room[..bytes])
+    }
+
+    /// Reads in one call: the kernel writes such a file anew for each, as much of it as there is room for, and
+    /// a process that is about to end does not wait for a second one.
+    fn fill(&self, name: &str, offset: u64, room: &mut [u8]) -> nix::Result<usize> {
+        let file = openat(&self.directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let offset = offset.try_into().map_err(|_| Errno::EOVERFLOW)?;
+        loop {
+            match pread(&file, room, offset) {
+                Err(Errno::EINTR) => {}
+                read => return read,
+            }
+        }
+    }
+}
+
 /// The namespaces of the agent, which is where the events of a machine are expected to be from.
 static OWN_NAMESPACES: LazyLock<[(&str, Option<u32>); 2]> =
-    LazyLock::new(|| ["pid", "net"].map(|kind| (kind, namespace(Path::new("/proc/self"), kind))));
+    LazyLock::new(|| ["pid", "net"].map(|kind| (kind, own_namespace(kind))));
+
+fn own_namespace(kind: &str) -> Option<u32> {
+    proc_pid::namespace(fs::read_link(format!("/proc/self/ns/{kind}")).ok()?.as_os_str().as_bytes())
+}
 
 /// Whether a namespace is another one than ours.
 pub fn is_foreign(kind: &str, number: u32) -> bool {
     OWN_NAMESPACES.iter().any(|(own_kind, own)| *own_kind == kind && own.is_some_and(|own| own != number))
 }
 
-fn namespace(directory: &Path, kind: &str) -> Option<u32> {
-    proc_pid::namespace(fs::read_link(directory.join("ns").join(kind)).ok()?.as_os_str().as_bytes())
-}
-
 /// Whether this process has a capability, as far as `/proc` tells. Where it does not, nothing is said to be missing.
 pub fn may(root: &Root, capability: u32) -> bool {
-    let status = || read_at_most(File::open(root.path("/proc/self/status")).ok()?, FILE_BYTES).ok();
-    status().and_then(|status| proc_pid::has_capability(&status, capability)).unwrap_or(true)
+    let status = fs::read(root.path("/proc/self/status")).ok();
+    status.and_then(|status| proc_pid::has_capability(&status, capability)).unwrap_or(true)
 }
 
 /// When a process was made, in the unit of [`Stat::start_ticks`].
 pub fn start_ticks(root: &Root, pid: i32) -> Option<u64> {
-    let stat = File::open(root.path(format!("/proc/{pid}/stat"))).ok()?;
-    Stat::parse(&read_at_most(stat, FILE_BYTES).ok()?).map(|stat| stat.start_ticks)
+    Stat::parse(&fs::read(root.path(format!("/proc/{pid}/stat"))).ok()?).map(|stat| stat.start_ticks)
 }
 
-fn arguments(process: &Process) -> Option<ArgumentArea> {
-    let file = process.open_relative("cmdline").ok()?;
-    Some(ArgumentArea::whole(read_at_most(file, HEAD_BYTES).ok()?))
-}
-
-/// Reads the end of an area whose beginning filled the room for it. The length comes from `stat`; where we may not
-/// know it, the rest is counted as far as one more room goes.
-fn complete(process: &Process, mut area: ArgumentArea, stat: Option<&Stat>) -> ArgumentArea {
-    if area.head.len() < HEAD_BYTES {
-        return area;
-    }
-    let (head, tail) = (HEAD_BYTES as u64, TAIL_BYTES as u64);
-    let known = stat.map_or(0, |stat| stat.argument_bytes);
-    let tail_at = known.saturating_sub(tail).max(head);
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = process.open_relative("cmdline").map_err(io::Error::other)?;
-        file.seek(SeekFrom::Start(tail_at))?;
-        read_at_most(file, TAIL_BYTES)
-    };
-    area.tail = read().unwrap_or_default();
-    let total = known.max(tail_at.saturating_add(area.tail.len() as u64));
-    area.unread_bytes = total - head - area.tail.len() as u64;
-    area
-}
-
-/// The kernel writes ` (deleted)` behind the path of a file that is gone, and a file may be called that: then the
-/// path with the mark leads to the very file that runs.
-fn without_mark(directory: &Path, link: Vec<u8>) -> (Option<Vec<u8>>, bool) {
-    let Some(path) = link.strip_suffix(b" (deleted)") else {
-        return (Some(link), false);
-    };
-    let named = directory.join("root").join(OsStr::from_bytes(link.strip_prefix(b"/").unwrap_or(&link)));
-    match (fs::metadata(directory.join("exe")), fs::metadata(named)) {
-        (Ok(runs), Ok(named)) if (runs.dev(), runs.ino()) == (named.dev(), named.ino()) => (Some(link), false),
-        _ => (Some(path.to_vec()), true),
-    }
-}
-
-fn parent_executable(proc: &Path, pid: i32) -> Option<Vec<u8>> {
-    let link = fs::read_link(proc.join(pid.to_string()).join("exe")).ok()?.into_os_string().into_vec();
-    Some(link.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(link))
-}
-
-/// `name` is one of the small files.
-fn file(process: &Process, name: &str) -> Option<Vec<u8>> {
-    read_at_most(process.open_relative(name).ok()?, FILE_BYTES).ok()
-}
-
-/// Reads with all the room at once: the kernel writes such a file anew for each call, and a process that is about to
-/// end does not wait for a second one.
-fn read_at_most(mut file: File, bytes: usize) -> io::Result<Vec<u8>> {
-    let mut out = vec![0; bytes];
-    let mut filled = 0;
-    while filled < bytes {
-        match file.read(&mut out[filled..]) {
-            Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    out.truncate(filled);
-    out.shrink_to_fit();
-    Ok(out)
+/// The program of a process that is named as the parent of another; 0 is none.
+pub fn parent_executable(root: &Root, pid: i32) -> Option<Vec<u8>> {
+    Proc::open(root).ok()?.executable(pid)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
     fn pid_of(child: &Child) -> i32 {

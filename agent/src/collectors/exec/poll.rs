@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirEntryExt;
 use std::sync::Arc;
 use std::thread;
@@ -22,8 +23,11 @@ use std::time::Duration;
 use collector_common::collector::{Closed, Context, Failure};
 use collector_common::parse::proc_pid::Stat;
 use collector_common::root::Root;
+use collector_common::sys::readiness::Readiness;
+use nix::errno::Errno;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use super::connector::STACK_BYTES;
 use super::event::process_create;
@@ -69,21 +73,44 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks =
+        Looks::start().map_err(|error| Failure(format!("no timer for looks at /proc could be set: {error}")))?;
     loop {
-        ticks.tick().await;
-        let newest = newest(&cx.root);
-        if seen.is_current(newest) {
+        looks.next().await.map_err(|error| Failure(format!("waiting for the next look at /proc failed: {error}")))?;
+        if seen.is_current(newest(&cx.root)) {
             continue;
         }
         let executed;
-        (seen, executed) = look_apart(&cx.root, Seen { newest, ..seen }).await?;
+        (seen, executed) = look_apart(&cx.root, seen).await?;
         let redaction = Arc::clone(&cx.settings.borrow().redaction);
         for (pid, image) in executed {
             if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image, &redaction))) {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// The moments to look at. The runtime's timers are for what is rare: of this distance each costs it two wake-ups
+/// (`timerfd_create(2)` one).
+struct Looks {
+    timer: TimerFd,
+    readiness: Readiness,
+}
+
+impl Looks {
+    fn start() -> io::Result<Looks> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        timer.set(Expiration::Interval(INTERVAL.into()), TimerSetTimeFlags::empty())?;
+        let readiness = Readiness::of(timer.as_fd())?;
+        Ok(Looks { timer, readiness })
+    }
+
+    async fn next(&self) -> io::Result<()> {
+        self.readiness.woken().await?;
+        match self.timer.wait() {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
     }
 }
@@ -94,6 +121,8 @@ async fn look_apart(root: &Root, mut seen: Seen) -> Result<(Seen, Vec<(i32, Imag
     let (done, looked) = oneshot::channel();
     let root = root.clone();
     let look = move || {
+        // Here, because this thread has a number too, which must not be the reason for the next look.
+        seen.newest = newest(&root);
         let executed = list(&root).map(|entries| seen.look(&root, &entries));
         // When this future was dropped, nobody wants to know.
         drop(done.send((seen, executed)));
@@ -244,6 +273,21 @@ mod tests {
 
     fn names(found: Vec<(i32, Image)>) -> Vec<String> {
         found.into_iter().map(|(_, image)| String::from_utf8(image.executable.unwrap()).unwrap()).collect()
+    }
+
+    /// Others start processes at the same time, but not between any two looks.
+    #[tokio::test]
+    async fn a_look_is_no_reason_for_the_next() {
+        let root = Root::host();
+        let mut seen = Seen::default();
+        seen.baseline(&root, &list(&root).unwrap());
+        for _ in 0..500 {
+            (seen, _) = look_apart(&root, seen).await.unwrap();
+            if seen.newest.is_some() && seen.newest == newest(&root) {
+                return;
+            }
+        }
+        panic!("something was new after each of many looks");
     }
 
     #[test]

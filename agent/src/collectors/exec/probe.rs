@@ -1,5 +1,5 @@
 //! The program in the kernel that writes a record for every exec (`bpf/exec.bpf.c`): brought in, and taken out when
-//! dropped.
+//! dropped. Where the kernel does not tell its types there is another one, see `nobtf`.
 //!
 //! The object holds no offsets. Which field of which structure is meant is put in by `aya`, from the types the running
 //! kernel describes itself with. For that moment it needs some 20 MB.
@@ -8,11 +8,11 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, MapData, MapError, RingBuf};
 use aya::programs::RawTracePoint;
-use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::{Btf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use collector_common::root::Root;
 use collector_common::sys::memory;
 use nix::errno::Errno;
@@ -37,12 +37,17 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
+/// The words for `status` and `check`.
+pub const NAME: &str = "eBPF";
+
 /// The program at work. It stops when this is dropped.
 pub struct Probe {
     /// Its records.
     pub records: RingBuf<MapData>,
+    /// Whether they tell all there is to know.
+    pub is_whole: bool,
     shared: Array<MapData, u64>,
-    _attached: RawTracePointLink,
+    _attached: Box<dyn Send + Sync>,
 }
 
 impl Probe {
@@ -51,28 +56,30 @@ impl Probe {
     /// # Errors
     /// Why that cannot be, in words that follow "because".
     pub fn load(root: &Root) -> Result<Probe, String> {
-        may_be_used(root)?;
-        // Before Linux 5.11 maps count as locked memory. Where the limit is high enough or does not matter, that this
-        // is refused does not matter either.
-        if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-            tracing::debug!("cannot raise the limit of locked memory: {error}");
-        }
-        let loaded = Probe::attach();
-        memory::give_back();
-        loaded.map_err(|error| words(error.as_ref()))
+        bring_in(root, Probe::attach)
     }
 
-    fn attach() -> Result<Probe, Box<dyn Error>> {
+    fn attach() -> Result<Probe, Box<dyn Error + Send + Sync>> {
         // The loader reads the types too, but goes on without when it cannot, and the program would read what lies at
         // some other kernel's offsets. One after the other, because each takes as much memory as both should.
         drop(Btf::from_sys_fs()?);
         let mut object = EbpfLoader::new().load(OBJECT)?;
-        let mut map = |name: &str| object.take_map(name).ok_or(EbpfError::NoBTF);
-        let (records, shared) = (RingBuf::try_from(map("events")?)?, Array::try_from(map("shared")?)?);
         let program: &mut RawTracePoint = object.program_mut("on_exec").ok_or(EbpfError::NoBTF)?.try_into()?;
         program.load()?;
         let link = program.attach("sched_process_exec")?;
-        Ok(Probe { records, shared, _attached: program.take_link(link)? })
+        let attached = Box::new(program.take_link(link)?);
+        Probe::of(&mut object, true, attached)
+    }
+
+    /// An object that was brought in.
+    pub fn of(
+        object: &mut Ebpf,
+        is_whole: bool,
+        attached: Box<dyn Send + Sync>,
+    ) -> Result<Probe, Box<dyn Error + Send + Sync>> {
+        let mut map = |name: &str| object.take_map(name).ok_or(EbpfError::NoBTF);
+        let (records, shared) = (RingBuf::try_from(map("events")?)?, Array::try_from(map("shared")?)?);
+        Ok(Probe { records, is_whole, shared, _attached: attached })
     }
 
     /// How many records it had no room for.
@@ -86,14 +93,30 @@ impl Probe {
     }
 }
 
+/// Brings a program into the kernel that reads the kernel's own types. One after the other, because each takes much memory for a moment.
+///
+/// # Errors
+/// Why that cannot be, in words that follow "because".
+pub fn bring_in<T>(root: &Root, load: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>>) -> Result<T, String> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    may_be_used(root)?;
+    // The programs copy pointers of 64 bits.
+    if cfg!(not(target_pointer_width = "64")) {
+        return Err("the BPF program that tells all is for 64-bit systems".to_owned());
+    }
+    fs::metadata(TYPES).map_err(|error| {
+        format!("the kernel does not tell its types in {TYPES} ({error}): this needs CONFIG_DEBUG_INFO_BTF=y")
+    })?;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let loaded = load();
+    memory::give_back();
+    loaded.map_err(|error| words(error.as_ref()))
+}
+
 /// What can be said in better words than the kernel's, before it is asked.
-fn may_be_used(root: &Root) -> Result<(), String> {
+pub fn may_be_used(root: &Root) -> Result<(), String> {
     if !root.is_host() {
         return Err("a BPF program tells only of the running machine".to_owned());
-    }
-    // The program copies pointers of 64 bits.
-    if cfg!(not(target_pointer_width = "64")) {
-        return Err("the BPF program is for 64-bit systems".to_owned());
     }
     let may_use = may(root, CAP_SYS_ADMIN) || may(root, CAP_BPF) && may(root, CAP_PERFMON);
     if !may_use {
@@ -102,21 +125,24 @@ fn may_be_used(root: &Root) -> Result<(), String> {
     if fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() != HOST_PID_NAMESPACE) {
         return Err("BPF tells process ids of the host, and the agent is in a pid namespace of its own".to_owned());
     }
-    fs::metadata(TYPES).map(|_| ()).map_err(|error| {
-        format!("the kernel does not tell its types in {TYPES} ({error}): BPF needs CONFIG_DEBUG_INFO_BTF=y")
-    })
+    // Before Linux 5.11 maps count as locked memory. Where the limit is high enough or does not matter, that this
+    // is refused does not matter either.
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!("cannot raise the limit of locked memory: {error}");
+    }
+    Ok(())
 }
 
 /// What aya says, down to what the system said.
-fn words(error: &(dyn Error + 'static)) -> String {
+pub fn words(error: &(dyn Error + 'static)) -> String {
     let causes = || std::iter::successors(Some(error), |error| (*error).source());
     let Some(system) = causes().find_map(|cause| cause.downcast_ref::<io::Error>()) else {
         let all: Vec<String> = causes().map(ToString::to_string).collect();
         return format!("the BPF program cannot be loaded: {}", all.join(": "));
     };
     let hint = match Errno::from_raw(system.raw_os_error().unwrap_or(0)) {
-        Errno::EPERM => ": is BPF forbidden by a seccomp filter or by the kernel's lockdown?",
-        Errno::EINVAL | Errno::ENOSYS => ": it needs Linux 5.8 with CONFIG_BPF_SYSCALL=y",
+        Errno::EPERM | Errno::EACCES => ": is BPF forbidden by a seccomp filter or by the kernel's lockdown?",
+        Errno::EINVAL | Errno::ENOSYS => ": it needs Linux 5.8 with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_EVENTS=y",
         _ => "",
     };
     format!("the kernel did not take the BPF program ({system}){hint}")

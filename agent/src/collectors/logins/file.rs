@@ -11,16 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use collector_common::event::payload::Severity;
-use collector_common::parse::syslog;
 use collector_common::root::Root;
 use collector_common::sys::inotify::EventQueue;
 use jiff::tz::TimeZone;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
-use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread};
-use super::reader::{Entry, Writer};
+use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread, was_lost_unread};
 use super::sink::{End, Sink};
+use crate::tick;
 
 /// A syslog line has at most 8 KiB by default everywhere.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -36,7 +35,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 /// Follows the log until it cannot be read any more. `path` is the machine's name for it.
 pub async fn follow(sink: &mut Sink, root: &Root, path: &Path) -> End {
-    let log = Log { path: root.path(path), root: root.clone() };
+    let log = Log { path: root.path(path) };
     match log.follow(sink).await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -45,7 +44,6 @@ pub async fn follow(sink: &mut Sink, root: &Root, path: &Path) -> End {
 
 struct Log {
     path: PathBuf,
-    root: Root,
 }
 
 /// An open file and how far it was read.
@@ -76,8 +74,8 @@ impl Log {
         let wake = Wake::new(&self.path);
         loop {
             wake.watch(&self.path);
-            // Before its first line is read, nothing but the copy tells that the log was emptied.
-            if was_copied_unread(&self.path, &tail.place) {
+            // Before its first line is read, the log's own length does not tell that it was emptied.
+            if was_copied_unread(&self.path, &tail.place) || was_lost_unread(&self.path, &tail.place) {
                 tail = self.after_emptied(sink, tail).await?;
             }
             self.drain(sink, &mut tail).await?;
@@ -134,7 +132,7 @@ impl Log {
     /// Reads what rotated files hold after a place, or says that it is lost. Gives the newest of them.
     async fn finish_rotated(&self, sink: &mut Sink, place: &Place) -> Result<Newest, End> {
         let Rotated { rest, newest } = rotated_since(&self.path, place);
-        if rest.is_empty() && place.offset > 0 {
+        if rest.is_empty() && place.offset > 0 || was_lost_unread(&self.path, place) {
             let text = format!(
                 "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
                 self.path.display()
@@ -157,7 +155,7 @@ impl Log {
         loop {
             let lines = tail.next().map_err(|error| self.failure("reading", &error))?;
             let Some(lines) = lines else { return Ok(()) };
-            let zone = self.zone();
+            let zone = sink.zone();
             for line in lines {
                 self.take(sink, tail, &line, &zone).await?;
             }
@@ -170,22 +168,15 @@ impl Log {
     /// Takes the half line at the end of a file nobody writes to any more.
     async fn finish(&self, sink: &mut Sink, tail: &mut Tail) -> Result<(), End> {
         if let Some(line) = tail.lines.finish() {
-            self.take(sink, tail, &line, &self.zone()).await?;
+            let zone = sink.zone();
+            self.take(sink, tail, &line, &zone).await?;
         }
         Ok(())
     }
 
     async fn take(&self, sink: &mut Sink, tail: &mut Tail, line: &Line, zone: &TimeZone) -> Result<(), End> {
         tail.move_to(line.end).map_err(|error| self.failure("reading", &error))?;
-        let text = String::from_utf8_lossy(&line.bytes);
-        let parsed = syslog::parse(&text);
-        let now_us = sink.clock().now().wall_us;
-        let wall_us = parsed.as_ref().and_then(|parsed| parsed.stamp.wall_us(now_us, zone));
-        let at = sink.source_time(wall_us);
-        // A line of no known form still ends what "last message repeated" may speak of.
-        let (ident, pid, message) = parsed.map_or(("", None, ""), |parsed| (parsed.ident, parsed.pid, parsed.message));
-        let entry = Entry { at, ident, pid, message, writer: Writer::Unproven };
-        sink.take(&entry, || tail.place.to_text()).await?;
+        sink.take_line(&line.bytes, zone, || tail.place.to_text()).await?;
         Ok(())
     }
 
@@ -223,14 +214,6 @@ impl Log {
             return self.open_at_begin(newest_rotated(&self.path));
         }
         Tail::new(file, end).map_err(|error| self.failure("reading", &error))
-    }
-
-    fn zone(&self) -> TimeZone {
-        if self.root.is_host() {
-            return TimeZone::system();
-        }
-        let rules = fs::read(self.root.path("/etc/localtime")).ok();
-        rules.and_then(|rules| TimeZone::tzif("local", &rules).ok()).unwrap_or(TimeZone::UTC)
     }
 
     fn failure(&self, doing: &str, error: &io::Error) -> End {
@@ -271,12 +254,9 @@ fn remember(sink: &mut Sink, file: &File, offset: u64) -> io::Result<()> {
     let begin = offset.saturating_sub(CHUNK_BYTES as u64);
     let mut before = vec![0; usize::try_from(offset - begin).unwrap_or(CHUNK_BYTES)];
     file.read_exact_at(&mut before, begin)?;
-    let at = sink.clock().now();
+    let zone = sink.zone();
     for line in Lines::new(MAX_LINE_BYTES).feed(&before) {
-        let text = String::from_utf8_lossy(&line.bytes);
-        if let Some(syslog::Line { ident, pid, message, .. }) = syslog::parse(&text) {
-            sink.remember(&Entry { at, ident, pid, message, writer: Writer::Unproven });
-        }
+        sink.remember_line(&line.bytes, &zone);
     }
     Ok(())
 }
@@ -292,11 +272,11 @@ fn last_line_end(file: &File) -> io::Result<u64> {
 }
 
 /// Wakes when the file or its directory changes.
-struct Wake(Option<EventQueue>);
+pub struct Wake(Option<EventQueue>);
 
 impl Wake {
     /// Without inotify (its instances are few on some machines) the backstop alone wakes.
-    fn new(path: &Path) -> Wake {
+    pub fn new(path: &Path) -> Wake {
         let watches = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .map_err(io::Error::from)
             .and_then(EventQueue::new)
@@ -313,17 +293,22 @@ impl Wake {
     }
 
     /// Watches the file that has the log's name now; the one that had it stays watched, too, until it is deleted.
-    fn watch(&self, path: &Path) {
+    pub fn watch(&self, path: &Path) {
         if let Some(watches) = &self.0 {
             // It may not exist just now; the directory tells when it does.
             let _watched = watches.add_watch(path, AddWatchFlags::IN_MODIFY);
         }
     }
 
-    async fn wait(&self) {
-        let Some(watches) = &self.0 else { return tokio::time::sleep(BACKSTOP).await };
+    /// Waits for a change, or for long enough.
+    pub async fn wait(&self) {
+        let Some(watches) = &self.0 else { return tick::wait(BACKSTOP).await };
         // When the event loop shuts down this future is dropped, so errors need no answer but must not spin.
-        if tokio::time::timeout(BACKSTOP, watches.next()).await.is_ok() {
+        let changed = tokio::select! {
+            _ = watches.next() => true,
+            () = tick::wait(BACKSTOP) => false,
+        };
+        if changed {
             tokio::time::sleep(SETTLE).await;
             // What was written meanwhile is read now; it needs no second look.
             let _taken = tokio::time::timeout(Duration::ZERO, watches.next()).await;
@@ -479,6 +464,45 @@ mod tests {
         let mut rig = machine.start(cursors);
         assert_eq!(rig.ports(2).await, ["5", "6"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test]
+    async fn what_was_written_and_emptied_before_it_was_read_is_a_gap_told_once() {
+        let machine = Machine::new();
+        File::create(machine.log("auth.log")).unwrap();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        let cursors = rig.kill().await;
+        let restart = |cursors| async {
+            let mut rig = machine.start(cursors);
+            machine.append("auth.log", "");
+            machine.append("auth.log", &line(5));
+            assert_eq!(rig.ports(1).await, ["5"]);
+            File::create(machine.log("auth.log")).unwrap();
+            rig.alarms.len()
+        };
+        assert_eq!(restart(cursors.clone()).await, 0, "nothing was written");
+        // Rotated while it was empty.
+        File::create(machine.log("auth.log.1")).unwrap();
+        File::create(machine.log("auth.log")).unwrap();
+        assert_eq!(restart(cursors.clone()).await, 0, "an empty copy explains it");
+        // Copied, emptied and packed at once; the end of the file says that it holds 7 bytes.
+        fs::remove_file(machine.log("auth.log.1")).unwrap();
+        fs::write(machine.log("auth.log.1.gz"), b"\x1f\x8b...\x07\0\0\0").unwrap();
+        assert_eq!(restart(cursors.clone()).await, 1, "it was packed unread");
+        fs::write(machine.log("auth.log.1.gz"), b"\x1f\x8b...\0\0\0\0").unwrap();
+        assert_eq!(restart(cursors.clone()).await, 0, "nothing is in it");
+        // Emptied without a copy.
+        fs::remove_file(machine.log("auth.log.1.gz")).unwrap();
+        File::create(machine.log("auth.log")).unwrap();
+        let mut rig = machine.start(cursors);
+        // The alarm, and the place that keeps it from being raised again.
+        rig.next().await;
+        rig.started().await;
+        assert_eq!(rig.alarms.len(), 1);
+        assert!(rig.alarms[0].message.contains("was emptied"), "{}", rig.alarms[0].message);
+        let cursors = rig.kill().await;
+        assert_eq!(restart(cursors).await, 0, "it was told");
     }
 
     #[tokio::test]

@@ -69,7 +69,7 @@ const NO_ATTEMPTS: [(&str, &str); 28] = [
     ("sshd", "multi\nAccepted password for root from 8.8.8.8 port 1 ssh2"),
     ("sshd", "multi#012line Accepted password for root from 8.8.8.8 port 1 ssh2"),
     ("sshd", " Accepted password for root from 8.8.8.8 port 1 ssh2"),
-    ("sshd", "Accepted password for root from host.example port 1 ssh2"),
+    ("sshd", "Accepted password for root from host,example port 1 ssh2"),
     ("sshd", "Accepted password for root from 8.8.8.8 port 70000 ssh2"),
     ("sshd", "Accepted password for root"),
     ("sshd", "Postponed publickey for root from 8.8.8.8 port 1 ssh2 [preauth]"),

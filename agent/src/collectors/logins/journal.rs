@@ -115,6 +115,13 @@ impl Journal {
         }
     }
 
+    /// The argument that names the boot which is being written: the newest entry's. The kernel's word for it is the
+    /// host's in a container behind `ProtectKernelTunables=`, and by that `--follow` finds nothing.
+    async fn boot(&self) -> Result<Option<String>, String> {
+        let newest = self.first(&["--lines=1"]).await?;
+        Ok(newest.and_then(|entry| entry.boot).map(|boot| format!("--boot={}", boot.simple())))
+    }
+
     /// The last entries up to and with a cursor, the newest first, for the connections that were open there.
     async fn before(&self, cursor: &str) -> Result<Vec<journal::Entry>, String> {
         let mut command = self.command();
@@ -189,7 +196,9 @@ async fn begin(sink: &mut Sink, journal: &Journal) -> Result<Position, End> {
     sink.alarm(Severity::Warning, text).await?;
     // The first entry of a boot is the kernel's, so nothing is lost by beginning after it; and the place is stored at
     // once, so that the next start does not raise the same alarm.
-    let Some(oldest) = journal.first(&["--boot"]).await.map_err(|words| failure(&words))? else {
+    let boot = journal.boot().await.map_err(|words| failure(&words))?;
+    let boot = boot.as_deref().unwrap_or("--boot");
+    let Some(oldest) = journal.first(&[boot]).await.map_err(|words| failure(&words))? else {
         return Ok(Position::Boot);
     };
     sink.store(oldest.cursor.clone()).await?;
@@ -199,8 +208,11 @@ async fn begin(sink: &mut Sink, journal: &Journal) -> Result<Position, End> {
 /// Runs `journalctl` once and takes what it prints; gives what it said on standard error.
 async fn run(sink: &mut Sink, journal: &Journal, position: &mut Position, following: bool) -> Result<String, End> {
     let mut command = journal.command();
-    let (mut child, mut stdout, stderr) =
-        spawn(command.args(arguments(position, following))).map_err(|words| failure(&words))?;
+    command.args(arguments(position, following));
+    if following {
+        command.args(journal.boot().await.map_err(|words| failure(&words))?);
+    }
+    let (mut child, mut stdout, stderr) = spawn(&mut command).map_err(|words| failure(&words))?;
     let stderr = tokio::spawn(said(stderr));
     let mut lines = Lines::new(MAX_LINE_BYTES);
     let mut chunk = vec![0; 16 * 1024];
@@ -385,6 +397,11 @@ mod tests {
         }
 
         fn start() -> Journald {
+            Journald::start_in_boot(None)
+        }
+
+        /// A journald to which the kernel tells another id of this boot than to everybody else, as in a container.
+        fn start_in_boot(boot: Option<&str>) -> Journald {
             let directory = tempfile::Builder::new().prefix("jd").tempdir().unwrap();
             let at = |path: &str| directory.path().join(path);
             for path in ["run/log/journal", "run/systemd/journald.conf.d", "sbin", "etc"] {
@@ -396,6 +413,9 @@ mod tests {
             fs::write(at("run/systemd/journald.conf.d/test.conf"), settings).unwrap();
             // The kernel names a program by its path, so the handler of the test must lie where a handler lies.
             fs::copy("/usr/bin/logger", at("sbin/sshd")).unwrap();
+            if let Some(boot) = boot {
+                fs::write(at("boot_id"), boot).unwrap();
+            }
             let process = Journald::spawn(directory.path());
             let journald = Journald { directory, process };
             journald.wait();
@@ -403,7 +423,10 @@ mod tests {
         }
 
         fn spawn(directory: &Path) -> process::Child {
-            let script = "mount --make-rprivate / && mount --bind \"$1/run\" /run && mount --bind \"$1/sbin\" /usr/local/sbin && exec \"$2\"";
+            let script = "mount --make-rprivate / && mount --bind \"$1/run\" /run && \
+                          mount --bind \"$1/sbin\" /usr/local/sbin && \
+                          if [ -e \"$1/boot_id\" ]; then mount --bind \"$1/boot_id\" /proc/sys/kernel/random/boot_id; fi && \
+                          exec \"$2\"";
             let mut command = process::Command::new("unshare");
             command.args(["--mount", "sh", "-c", script, "sh"]).arg(directory).arg(DAEMON);
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -467,6 +490,19 @@ mod tests {
 
     fn accepted(port: u16) -> String {
         format!("Accepted password for tester from 192.0.2.7 port {port} ssh2")
+    }
+
+    #[tokio::test]
+    async fn a_journal_of_a_boot_that_we_know_by_another_id_is_followed() {
+        if !Journald::can_run() {
+            return;
+        }
+        let journald = Journald::start_in_boot(Some("00000000-1111-4222-8333-444444444444\n"));
+        journald.send("kernel", 0, "something else");
+        let mut rig = Rig::start(&journald.root(), BTreeMap::new());
+        rig.started().await;
+        journald.log(0, &accepted(1));
+        assert_eq!(rig.ports(1).await, ["1"]);
     }
 
     #[tokio::test]

@@ -5,11 +5,12 @@
 //!
 //! ```text
 //! dev=2049 inode=131 offset=48213 head=256:1c291ca3
-//! dev=2049 inode=131 offset=0 head=0:00000000 newest=1795508242123456:256:1c291ca3
+//! dev=2049 inode=131 offset=0 head=0:00000000 newest=1795508242123456:256:1c291ca3:1795508242123999
 //! ```
 //!
 //! A place at the beginning has no bytes by which a copy could be known. So it says which rotated file was the newest
-//! then: a newer one holds what was written, copied and emptied before anybody read it.
+//! then: a newer one holds what was written, copied and emptied before anybody read it. And it says when the log itself
+//! was last written to: an empty one that was written to since was emptied.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,10 +36,12 @@ pub struct Place {
 /// The newest rotated file of a log; all zero where there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Newest {
-    /// When it was last written to: microseconds since the Unix epoch.
+    /// When the last of them was written to, packed ones too: microseconds since the Unix epoch.
     pub modified_us: i64,
-    /// What it begins with.
+    /// What the newest that is not packed begins with.
     pub head: Head,
+    /// When the log itself was last written to.
+    pub log_us: i64,
 }
 
 /// What a look at the rotated files of a log shows.
@@ -105,8 +108,8 @@ impl Place {
     /// The place as the text of a cursor.
     pub fn to_text(self) -> String {
         let Place { dev, inode, offset, head, newest } = self;
-        let newest = newest.map_or_else(String::new, |Newest { modified_us, head }| {
-            format!(" newest={modified_us}:{}:{:08x}", head.bytes, head.crc)
+        let newest = newest.map_or_else(String::new, |Newest { modified_us, head, log_us }| {
+            format!(" newest={modified_us}:{}:{:08x}:{log_us}", head.bytes, head.crc)
         });
         format!("dev={dev} inode={inode} offset={offset} head={}:{:08x}{newest}", head.bytes, head.crc)
     }
@@ -119,8 +122,10 @@ impl Place {
         let (dev, inode, offset) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
         let head = Head::from_text(next()?)?;
         let newest = next().and_then(|text| {
-            let (modified_us, head) = text.split_once(':')?;
-            Some(Newest { modified_us: modified_us.parse().ok()?, head: Head::from_text(head)? })
+            let (modified_us, rest) = text.split_once(':')?;
+            let (head, log_us) = rest.rsplit_once(':')?;
+            let head = Head::from_text(head)?;
+            Some(Newest { modified_us: modified_us.parse().ok()?, head, log_us: log_us.parse().ok()? })
         });
         Some(Place { dev, inode, offset, head, newest })
     }
@@ -138,7 +143,7 @@ impl Head {
 /// compressed, or is the log itself and nothing was copied from it before it was read.
 pub fn rotated_since(log: &Path, place: &Place) -> Rotated {
     let siblings = rotated(log);
-    let newest = newest(&siblings);
+    let newest = newest(log, &siblings);
     let holds = |path: &PathBuf| File::open(path).and_then(|file| place.is_in_copy(&file)).unwrap_or(false);
     let first = siblings.iter().position(|(_, path)| holds(path));
     let copied = copied_since(log, &siblings, place);
@@ -156,17 +161,45 @@ pub fn was_copied_unread(log: &Path, place: &Place) -> bool {
     place.offset == 0 && !copied_since(log, &rotated(log), place).is_empty()
 }
 
-/// The newest rotated file of a log.
-pub fn newest_rotated(log: &Path) -> Newest {
-    newest(&rotated(log))
+/// Whether lines were written to a log, of which nothing was read, that are in no file any more that can be read: the
+/// log was emptied, or its copy was packed at once. A file that is being packed still lies beside its packed form.
+pub fn was_lost_unread(log: &Path, place: &Place) -> bool {
+    let Some(known) = place.newest.filter(|_| place.offset == 0) else { return false };
+    let is_newer = |(modified, _): &&(SystemTime, PathBuf)| micros(*modified) > known.modified_us;
+    let packed = packed(log);
+    if packed.iter().filter(is_newer).any(|(_, path)| !path.with_extension("").exists() && holds_lines(path)) {
+        return true;
+    }
+    let is_explained = || rotated(log).iter().chain(&packed).any(|file| is_newer(&file));
+    let written = |meta: fs::Metadata| meta.len() == 0 && meta.modified().is_ok_and(|at| micros(at) > known.log_us);
+    fs::metadata(log).is_ok_and(written) && !is_explained()
 }
 
-fn newest(siblings: &[(SystemTime, PathBuf)]) -> Newest {
+/// Whether a packed file holds anything. gzip says at its end how much; the others need some bytes for nothing.
+fn holds_lines(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let bytes = file.metadata().map_or(0, |meta| meta.len());
+    if path.extension().is_none_or(|end| end != "gz") {
+        return bytes > 64;
+    }
+    let mut unpacked = [0; 4];
+    bytes > 4 && file.read_exact_at(&mut unpacked, bytes - 4).is_ok() && unpacked != [0; 4]
+}
+
+/// The newest rotated file of a log.
+pub fn newest_rotated(log: &Path) -> Newest {
+    newest(log, &rotated(log))
+}
+
+fn newest(log: &Path, siblings: &[(SystemTime, PathBuf)]) -> Newest {
     let told = |(modified, path): &(SystemTime, PathBuf)| {
         let head = File::open(path).and_then(|file| Head::of_all(&file)).ok().filter(|head| head.bytes > 0)?;
-        Some(Newest { modified_us: micros(*modified), head })
+        Some((micros(*modified), head))
     };
-    siblings.iter().rev().find_map(told).unwrap_or_default()
+    let (modified_us, head) = siblings.iter().rev().find_map(told).unwrap_or_default();
+    let packed_us = packed(log).last().map_or(0, |(modified, _)| micros(*modified));
+    let log_us = fs::metadata(log).and_then(|meta| meta.modified()).map_or(0, micros);
+    Newest { modified_us: modified_us.max(packed_us), head, log_us }
 }
 
 /// The files that came after the newest known one, other than the log itself under a new name. One that begins like the
@@ -200,8 +233,21 @@ fn micros(time: SystemTime) -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// `auth.log.1`, `auth.log-20261124` and the like that are not compressed, oldest first.
+/// `auth.log.1`, `auth.log-20261124` and the like that are not packed, oldest first.
 fn rotated(log: &Path) -> Vec<(SystemTime, PathBuf)> {
+    siblings(log, |suffix| !is_packed(suffix))
+}
+
+/// The same for those that are.
+fn packed(log: &Path) -> Vec<(SystemTime, PathBuf)> {
+    siblings(log, is_packed)
+}
+
+fn is_packed(suffix: &str) -> bool {
+    [".gz", ".xz", ".bz2", ".zst", ".lz4"].iter().any(|end| suffix.ends_with(end))
+}
+
+fn siblings(log: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<(SystemTime, PathBuf)> {
     let (Some(directory), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();
     };
@@ -211,8 +257,7 @@ fn rotated(log: &Path) -> Vec<(SystemTime, PathBuf)> {
         .filter(|entry| {
             let other = entry.file_name();
             let suffix = other.to_str().and_then(|other| other.strip_prefix(name)).unwrap_or("");
-            suffix.starts_with(['.', '-'])
-                && ![".gz", ".xz", ".bz2", ".zst", ".lz4"].iter().any(|end| suffix.ends_with(end))
+            suffix.starts_with(['.', '-']) && is_wanted(suffix)
         })
         .filter_map(|entry| {
             let meta = entry.metadata().ok().filter(fs::Metadata::is_file)?;
@@ -232,8 +277,9 @@ mod tests {
         let place = Place { dev: 2049, inode: 131, offset: 48213, head: Head { bytes: 256, crc: 0x1c }, newest: None };
         assert_eq!(place.to_text(), "dev=2049 inode=131 offset=48213 head=256:0000001c");
         assert_eq!(Place::from_text(&place.to_text()), Some(place));
-        let begin = Place { newest: Some(Newest { modified_us: 17, head: Head { bytes: 9, crc: 0x2d } }), ..place };
-        assert!(begin.to_text().ends_with(" newest=17:9:0000002d"));
+        let begin =
+            Place { newest: Some(Newest { modified_us: 17, head: Head { bytes: 9, crc: 0x2d }, log_us: 18 }), ..place };
+        assert!(begin.to_text().ends_with(" newest=17:9:0000002d:18"));
         assert_eq!(Place::from_text(&begin.to_text()), Some(begin));
         for text in ["", "dev=1", "dev=1 inode=2 offset=x head=1:1", "dev=1 inode=2 offset=3 head=999:1", "s=abc;i=1"] {
             assert_eq!(Place::from_text(text), None, "{text}");

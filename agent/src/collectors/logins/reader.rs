@@ -2,9 +2,13 @@
 
 use collector_common::clock::Reading;
 use collector_common::collector::Draft;
-use collector_common::event::payload::{Diagnostic, ExtraDetails, Login, Payload, Severity};
+use collector_common::event::payload::{Diagnostic, ExtraDetails, Login, LoginResult, Payload, Severity};
 use collector_common::parse::login::attempts::{Attempts, ByPam};
-use collector_common::parse::login::{self, Account, Handler, Remark, Verdict};
+use collector_common::parse::login::{self, Account, Handler, Peer, Remark, Verdict};
+use uuid::Uuid;
+
+use super::unanswered::{Server, Unanswered};
+use crate::ids;
 
 /// One line of a log.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,9 @@ pub enum Writer<'a> {
 #[derive(Debug, Default)]
 pub struct Reader {
     attempts: Attempts,
+    unanswered: Unanswered,
+    /// Where the line just read left a name that waits.
+    set_aside: Option<Server>,
     /// The verdict of the line before, for `last message repeated`.
     previous: Option<(Handler, u32, Verdict)>,
     forged: Muted,
@@ -57,6 +64,7 @@ const MAX_SHOWN: usize = 200;
 impl Reader {
     /// Reads one line. `now` is when it was read; `uid_of` gives the uid of an account of this machine.
     pub fn read(&mut self, entry: &Entry, now: Reading, uid_of: &mut dyn FnMut(&str) -> Option<u32>) -> Vec<Draft> {
+        self.set_aside = None;
         // A daemon that shortens its own file writes this; journald never does, so there it is somebody's invention.
         let previous = self.previous.take().filter(|_| matches!(entry.writer, Writer::Unproven));
         if let (Some(times), Some((handler, pid, verdict))) = (login::repeats_of_last(entry.message), &previous) {
@@ -79,9 +87,11 @@ impl Reader {
         }
         // A closing line that came several times is still one attempt of one connection.
         let times = times.filter(|_| matches!(remark, Remark::Verdict(_) | Remark::Refused(_)));
+        self.wait_for_answer(handler, entry, &remark, now, uid_of);
         let Some((pid, verdict)) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark) else {
             return Vec::new();
         };
+        self.unanswered.answer((handler, pid));
         let row = row(handler, pid, &verdict, &entry.writer, uid_of);
         self.previous = Some((handler, pid, verdict));
         match times {
@@ -97,11 +107,56 @@ impl Reader {
 
     /// Takes in a line that was read before this process began: what it says of a connection that may still be open
     /// counts, but it is no event a second time.
-    pub fn remember(&mut self, entry: &Entry) {
+    pub fn remember(&mut self, entry: &Entry, now: Reading, uid_of: &mut dyn FnMut(&str) -> Option<u32>) {
         if let Some(handler) = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler)) {
             let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
-            self.attempts.judge(handler, entry.pid.unwrap_or(0), handler.read(entry.ident, message));
+            let remark = handler.read(entry.ident, message);
+            self.wait_for_answer(handler, entry, &remark, now, uid_of);
+            if let Some((pid, _)) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark) {
+                self.unanswered.answer((handler, pid));
+            }
         }
+    }
+
+    /// Sets a name aside that was called, until a line says how it ended.
+    fn wait_for_answer(
+        &mut self,
+        handler: Handler,
+        entry: &Entry,
+        remark: &Remark,
+        now: Reading,
+        uid_of: &mut dyn FnMut(&str) -> Option<u32>,
+    ) {
+        let (Remark::Named { account: Account::Invalid { typed: Some(typed) }, peer }, Some(pid)) = (remark, entry.pid)
+        else {
+            return;
+        };
+        let verdict = unanswered(Account::Invalid { typed: Some(typed.clone()) }, peer);
+        let row = row(handler, pid, &verdict, &entry.writer, uid_of);
+        let draft = Draft::new(entry.at, Payload::Login(vec![row]));
+        self.unanswered.wait((handler, pid), peer.clone(), draft, now);
+        self.set_aside = Some((handler, pid));
+    }
+
+    /// The row that waits since the line just read, for whoever marks rows with their place.
+    pub fn set_aside(&mut self) -> Option<&mut Draft> {
+        self.unanswered.waiting(self.set_aside?)
+    }
+
+    /// The names that got no answer until `now`, and those for which there was no room.
+    pub fn given_up(&mut self, now: Option<Reading>) -> Vec<Draft> {
+        if self.unanswered.is_empty() {
+            return Vec::new();
+        }
+        if let Some(now) = now {
+            self.unanswered.give_up_until(now);
+        }
+        let given_up = self.unanswered.take().into_iter().map(|((handler, pid), draft)| {
+            self.attempts.tell_nothing_more(handler, pid);
+            // After a crash the line is remembered, and told again under the same id.
+            Draft { id: draft.id.or_else(|| Some(id_of(&draft))), ..draft }
+        });
+        given_up.collect()
     }
 
     /// The counts that no further line has brought out.
@@ -117,9 +172,9 @@ impl Reader {
         forged.into_iter().chain(hidden).collect()
     }
 
-    /// Whether [`Reader::overdue`] will have something to say.
-    pub fn holds_counts(&self) -> bool {
-        self.forged.held + self.hidden.held > 0
+    /// Whether [`Reader::overdue`] or [`Reader::given_up`] will have something to say.
+    pub fn holds_something(&self) -> bool {
+        self.forged.held + self.hidden.held > 0 || !self.unanswered.is_empty()
     }
 
     fn forged(&mut self, entry: &Entry, now: Reading) -> Vec<Draft> {
@@ -146,6 +201,17 @@ impl Reader {
         let text = format!("Login attempts are kept out of the log: {}", shown(entry.message));
         vec![Draft::alarm(entry.at, Diagnostic::new(Severity::Warning, text).with("Count", count))]
     }
+}
+
+/// The id of a row by what its line says.
+fn id_of(draft: &Draft) -> Uuid {
+    let facts = format!("{} {:?}", draft.at.wall_us, draft.payload);
+    ids::derived(&[b"unanswered\0", facts.as_bytes()])
+}
+
+/// How an attempt ended of which nothing but a name is known.
+fn unanswered(account: Account, peer: &Peer) -> Verdict {
+    Verdict { result: LoginResult::Fail, account, peer: peer.clone(), method: None, key: None, terminal: None }
 }
 
 impl Writer<'_> {
@@ -467,17 +533,57 @@ mod tests {
         let forgery = journal_entry(Some(1000), None, accepted);
         let alarms: Vec<usize> = (0..5).map(|_| reader.read(&forgery, now(1), &mut uid_of).len()).collect();
         assert_eq!(alarms, [1, 0, 0, 0, 0]);
-        assert!(reader.holds_counts() && reader.overdue(now(2)).is_empty());
+        assert!(reader.holds_something() && reader.overdue(now(2)).is_empty());
         assert_eq!(as_json(reader.overdue(now(90)))[0]["item"]["ExtraDetails"]["Count"], "4");
-        assert!(!reader.holds_counts());
+        assert!(!reader.holds_something());
         // What a session's own process says after the login is neither.
         for message in ["Disconnected from user tester 192.0.2.1 port 5", "Connection closed by 192.0.2.1 port 5"] {
             let child = journal_entry(Some(1000), None, message);
-            assert!(reader.read(&child, now(200), &mut uid_of).is_empty() && !reader.holds_counts(), "{message}");
+            assert!(reader.read(&child, now(200), &mut uid_of).is_empty() && !reader.holds_something(), "{message}");
         }
         let repeated = journal_entry(Some(1000), None, "last message repeated 900 times");
         reader.read(&journal_entry(Some(0), None, accepted), now(100), &mut uid_of);
         assert!(reader.read(&repeated, now(100), &mut uid_of).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_got_no_answer_is_an_attempt_after_a_while_and_only_once() {
+        let named = |port: u16| format!("Nov 24 02:53:51 vm sshd[7]: Invalid user oracle from 192.0.2.1 port {port}");
+        let mut reader = Reader::default();
+        assert!(read_file_line(&mut reader, &named(9)).is_empty());
+        assert!(reader.holds_something() && reader.given_up(Some(now(100))).is_empty());
+        let told = reader.given_up(Some(now(182)));
+        let id = told[0].id;
+        let rows = as_json(told);
+        let (row, details) = (&rows[0]["item"], &rows[0]["item"]["ExtraDetails"]);
+        assert_eq!([&row["UserName"], &details["AttemptedUserName"]], ["(invalid user)", "oracle"]);
+        assert_eq!([&row["RemoteAddress"], &row["RemotePort"], &row["Result"]], ["192.0.2.1", "9", "Fail"]);
+        let closed = "Nov 24 02:59:51 vm sshd[7]: Connection closed by invalid user oracle 192.0.2.1 port 9 [preauth]";
+        assert!(read_file_line(&mut reader, closed).is_empty() && !reader.holds_something());
+
+        // After a crash the line is read once more, and told under the same id.
+        let parsed = syslog::parse(&named(9)).map(|line| line.message.to_owned()).unwrap();
+        let wall_us = rows[0]["at"].as_i64().unwrap();
+        let at = Reading { wall_us, ..now(1) };
+        let entry = Entry { at, ident: "sshd", pid: Some(7), message: &parsed, writer: Writer::Unproven };
+        let mut reader = Reader::default();
+        reader.remember(&entry, now(200), &mut uid_of);
+        assert_eq!(reader.given_up(Some(now(400)))[0].id, id);
+
+        // A process that serves another peer no longer serves this one.
+        let mut reader = Reader::default();
+        read_file_line(&mut reader, &named(9));
+        read_file_line(&mut reader, &named(10));
+        assert_eq!(as_json(reader.given_up(None))[0]["item"]["RemotePort"], "9");
+        let failed = "Nov 24 02:53:52 vm sshd[7]: Failed password for invalid user oracle from 192.0.2.1 port 10 ssh2";
+        assert_eq!(read_file_line(&mut reader, failed).len(), 1);
+        assert!(reader.given_up(Some(now(1000))).is_empty());
+
+        for port in 0..5000 {
+            let line = named(9).replace("[7]", &format!("[{}]", 8 + port));
+            read_file_line(&mut reader, &line);
+        }
+        assert_eq!(reader.given_up(None).len(), 5000 - 1024);
     }
 
     #[test]

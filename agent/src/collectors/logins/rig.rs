@@ -32,6 +32,7 @@ pub fn settings(login_source: LoginSource) -> Settings {
         process_backend: ProcessBackend::Auto,
         process_snapshot: false,
         process_hash: false,
+        users_from_nss: false,
         redaction: Arc::default(),
     }
 }
@@ -45,6 +46,7 @@ impl Rig {
         let clock = Clock::new(&Root::host());
         let cx = Context {
             root: root.clone(),
+            state_directory: None,
             clock,
             settings: receiver,
             out: out.clone(),
@@ -57,7 +59,12 @@ impl Rig {
 
     /// The next draft, which must come: half a minute is for machines that are busy with something else.
     pub async fn next(&mut self) -> Draft {
-        let next = tokio::time::timeout(Duration::from_secs(30), self.drafts.recv()).await;
+        self.next_within(Duration::from_secs(30)).await
+    }
+
+    /// The same for what the collector itself waits with.
+    pub async fn next_within(&mut self, limit: Duration) -> Draft {
+        let next = tokio::time::timeout(limit, self.drafts.recv()).await;
         let draft = next.unwrap_or_else(|_| panic!("no draft came; the collector is {:?}", self.state.get())).unwrap();
         if let Some(cursor) = draft.cursor.clone() {
             self.cursors.insert(cursor.source, cursor.place);

@@ -1,16 +1,23 @@
-//! Where both sources bring their lines: the reader behind it, the emitter after it, and the cursor beside every event.
+//! Where all sources bring their lines: the reader behind it, the emitter after it, and the cursor beside every event.
 
+use std::fs;
 use std::time::Duration;
 
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
-use collector_common::event::payload::{Diagnostic, Severity};
+use collector_common::event::payload::{Diagnostic, Payload, Severity};
 use collector_common::parse::login::attempts::ByPam;
+use collector_common::parse::login::{Handler, Verdict};
+use collector_common::parse::syslog;
+use collector_common::parse::utmp::Record;
+use collector_common::root::Root;
+use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
 use super::accounts::Accounts;
 use super::fold::Folder;
-use super::reader::{Entry, Reader};
+use super::reader::{self, Entry, Reader, Writer};
+use super::witness::Witness;
 
 /// Why a source is no longer followed.
 #[derive(Debug)]
@@ -26,10 +33,15 @@ pub enum End {
 pub struct Sink {
     out: Emitter,
     clock: Clock,
+    root: Root,
     reader: Reader,
+    /// What the rows call the source, where the reader cannot know it.
+    called: Option<&'static str>,
     /// Where repeated failures wait, if they shall.
     folder: Option<Folder>,
     accounts: Accounts,
+    /// Who hears of each row.
+    witness: Witness,
     source: String,
     /// Lines were read since a cursor was last sent.
     moved: bool,
@@ -61,13 +73,28 @@ impl Sink {
         Sink {
             out: cx.out.clone(),
             clock: cx.clock,
+            root: cx.root.clone(),
             reader,
+            called: None,
             folder: cx.settings.borrow().fold_failed_logins.then(Folder::default),
             accounts: Accounts::new(cx.root.path("/etc/passwd")),
+            witness: Witness::default(),
             source: source.to_owned(),
             moved: false,
             sent: Instant::now(),
         }
+    }
+
+    /// The same for a source whose rows call it something else than a file.
+    pub fn called(mut self, word: &'static str) -> Sink {
+        self.called = Some(word);
+        self
+    }
+
+    /// The same with somebody who hears of each row.
+    pub fn heard_by(mut self, witness: &Witness) -> Sink {
+        self.witness = witness.clone();
+        self
     }
 
     /// The clocks of the machine.
@@ -84,7 +111,16 @@ impl Sink {
     pub async fn take(&mut self, entry: &Entry<'_>, place: impl FnOnce() -> String) -> Result<(), Closed> {
         let accounts = &mut self.accounts;
         let now = self.clock.now();
-        let mut drafts = self.reader.read(entry, now, &mut |name| accounts.uid(name));
+        let mut drafts = self.reader.given_up(Some(now));
+        drafts.extend(self.reader.read(entry, now, &mut |name| accounts.uid(name)));
+        if let Some(called) = self.called {
+            let rows = drafts.iter_mut().filter_map(|draft| match &mut draft.payload {
+                Some(Payload::Login(rows)) => Some(rows),
+                _ => None,
+            });
+            rows.flatten().for_each(|row| drop(row.extra_details.insert("Source", called.to_owned())));
+        }
+        drafts.iter().for_each(|draft| self.witness.hear(draft));
         if let Some(folder) = &mut self.folder {
             drafts = folder.fold(drafts, now);
         }
@@ -92,9 +128,79 @@ impl Sink {
         self.send(drafts, place).await
     }
 
+    /// Reads one line of a log that a syslog daemon wrote, of which nobody vouches for the writer.
+    pub async fn take_line(
+        &mut self,
+        line: &[u8],
+        zone: &TimeZone,
+        place: impl FnOnce() -> String,
+    ) -> Result<(), Closed> {
+        let text = String::from_utf8_lossy(line);
+        let parsed = syslog::parse(&text);
+        let now_us = self.clock.now().wall_us;
+        let wall_us = parsed.as_ref().and_then(|parsed| parsed.stamp.wall_us(now_us, zone));
+        let at = self.source_time(wall_us);
+        // A line of no known form still ends what "last message repeated" may speak of.
+        let (ident, pid, message) = parsed.map_or(("", None, ""), |parsed| (parsed.ident, parsed.pid, parsed.message));
+        self.take(&Entry { at, ident, pid, message, writer: Writer::Unproven }, place).await
+    }
+
+    /// Takes in such a line from before the cursor.
+    pub fn remember_line(&mut self, line: &[u8], zone: &TimeZone) {
+        let now_us = self.clock.now().wall_us;
+        if let Some(syslog::Line { stamp, ident, pid, message, .. }) = syslog::parse(&String::from_utf8_lossy(line)) {
+            let at = self.source_time(stamp.wall_us(now_us, zone));
+            self.remember(&Entry { at, ident, pid, message, writer: Writer::Unproven });
+        }
+    }
+
+    /// The zone of the machine's clock face. OpenWrt has its rules in `/etc/TZ`, in POSIX's own form.
+    pub fn zone(&self) -> TimeZone {
+        if self.root.is_host() && (std::env::var_os("TZ").is_some() || self.root.path("/etc/localtime").exists()) {
+            return TimeZone::system();
+        }
+        let rules = fs::read(self.root.path("/etc/localtime")).ok();
+        let zone = rules.and_then(|rules| TimeZone::tzif("local", &rules).ok()).or_else(|| {
+            let rules = fs::read_to_string(self.root.path("/etc/TZ")).ok()?;
+            TimeZone::posix(rules.trim()).ok()
+        });
+        zone.unwrap_or(TimeZone::UTC)
+    }
+
+    /// Sends the row of an attempt that a record of utmp(5) tells. `book` is its file.
+    pub async fn take_record(
+        &mut self,
+        record: &Record,
+        handler: Handler,
+        verdict: &Verdict,
+        book: &'static str,
+        place: impl FnOnce() -> String,
+    ) -> Result<(), Closed> {
+        let accounts = &mut self.accounts;
+        let mut row = reader::row(handler, record.pid, verdict, &Writer::Unproven, &mut |name| accounts.uid(name));
+        row.extra_details.insert("Source", book.to_owned());
+        let mut drafts = vec![Draft::new(self.source_time(Some(record.wall_us)), Payload::Login(vec![row]))];
+        if let Some(folder) = &mut self.folder {
+            drafts = folder.fold(drafts, self.clock.now());
+        }
+        self.moved = true;
+        self.send(drafts, place).await
+    }
+
+    /// Whether a name is an account of the machine.
+    pub fn is_account(&mut self, name: &str) -> bool {
+        self.accounts.uid(name).is_some()
+    }
+
+    /// Notes that the source was read further without an event.
+    pub fn moved(&mut self) {
+        self.moved = true;
+    }
+
     /// Takes in a line from before the cursor, see [`Reader::remember`].
     pub fn remember(&mut self, entry: &Entry<'_>) {
-        self.reader.remember(entry);
+        let accounts = &mut self.accounts;
+        self.reader.remember(entry, self.clock.now(), &mut |name| accounts.uid(name));
     }
 
     /// Raises an alarm about the source.
@@ -114,7 +220,8 @@ impl Sink {
     pub async fn idle(&mut self, place: impl FnOnce() -> String) -> Result<(), Closed> {
         let now = self.clock.now();
         let folded = self.folder.as_mut().map(|folder| folder.overdue(now)).unwrap_or_default();
-        for draft in self.reader.overdue(now).into_iter().chain(folded) {
+        let given_up = self.reader.given_up(Some(now));
+        for draft in self.reader.overdue(now).into_iter().chain(given_up).chain(folded) {
             self.out.send(draft).await?;
         }
         if self.moved && self.sent.elapsed() >= CURSOR_EVERY {
@@ -126,7 +233,7 @@ impl Sink {
     /// How long [`Sink::idle`] need not be called; nothing if it has nothing to say until the next line.
     pub fn idle_for(&self) -> Option<Duration> {
         let is_folding = self.folder.as_ref().is_some_and(Folder::is_waiting);
-        match (self.reader.holds_counts() || is_folding, self.moved) {
+        match (self.reader.holds_something() || is_folding, self.moved) {
             (true, _) => Some(Duration::from_secs(60)),
             (false, true) => Some(CURSOR_EVERY.saturating_sub(self.sent.elapsed()).max(Duration::from_secs(1))),
             (false, false) => None,
@@ -190,7 +297,15 @@ mod tests {
         let (_sender, receiver) = watch::channel(Arc::new(settings(LoginSource::Auto)));
         let root = Root::host();
         let clock = Clock::new(&root);
-        let cx = Context { root, clock, settings: receiver, out, state: StateSlot::new(), once: false };
+        let cx = Context {
+            root,
+            state_directory: None,
+            clock,
+            settings: receiver,
+            out,
+            state: StateSlot::new(),
+            once: false,
+        };
         let mut sink = Sink::new(&cx, "file:/x");
         let entry = Entry { at: clock.now(), ident: "cron", pid: None, message: "x", writer: Writer::Unproven };
         sink.take(&entry, || panic!("no event, no cursor")).await.unwrap();
@@ -214,7 +329,15 @@ mod tests {
         let (_sender, receiver) = watch::channel(Arc::new(settings(LoginSource::Auto)));
         let root = Root::host();
         let clock = Clock::new(&root);
-        let cx = Context { root, clock, settings: receiver, out, state: StateSlot::new(), once: false };
+        let cx = Context {
+            root,
+            state_directory: None,
+            clock,
+            settings: receiver,
+            out,
+            state: StateSlot::new(),
+            once: false,
+        };
         let sink = Sink::new(&cx, "file:/x");
         assert_eq!(sink.source_time(Some(1_795_500_000_000_000)).boottime_us, 0);
         assert!(sink.source_time(Some(5_000_000)).boottime_us > 0);

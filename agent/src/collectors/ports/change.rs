@@ -5,25 +5,32 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use collector_common::parse::inet_socket::{InetSocket, Protocol};
+use collector_common::parse::inet_socket::Protocol;
 
-use super::{Socket, snapshot};
+use super::{Look, Socket, snapshot};
 
+/// A datagram socket on a port the kernel chose is nearly always a client that waits for one answer (DNS, NTP), not a
+/// service: it counts once it has been there for so long.
+const CLIENTS_WAIT: Duration = Duration::from_secs(4);
 /// A snapshot for nothing but a new peer is sent at most this often.
 const PEER_SNAPSHOTS_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// What one look saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
+    /// When, on the clock of the other views.
+    at: Duration,
     /// Each listener, and how it lives.
     pub(super) listeners: BTreeMap<Listener, Life>,
     /// Peer addresses by the port they are connected to.
-    pub(super) peers: BTreeSet<(u16, IpAddr)>,
+    peers: BTreeSet<(Option<u32>, u16, IpAddr)>,
 }
 
 /// One listener. The inode tells a socket from the one that took its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Listener {
+    /// The network namespace, when it is not the agent's.
+    pub(super) namespace: Option<u32>,
     pub(super) protocol: Protocol,
     pub(super) local: IpAddr,
     pub(super) port: u16,
@@ -31,17 +38,16 @@ pub(super) struct Listener {
     pub(super) inode: u64,
 }
 
-/// A datagram socket on a port the kernel chose is nearly always a client that waits for one answer (DNS, NTP), not a
-/// service: it counts once it was there in two looks in a row.
+/// Whether a listener may be a client that waits, and when it was first seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
     transient: bool,
-    looks: u32,
+    since: Duration,
 }
 
 impl Life {
-    fn counts(self) -> bool {
-        !self.transient || self.looks >= 2
+    fn counts(self, at: Duration) -> bool {
+        !self.transient || at.saturating_sub(self.since) >= CLIENTS_WAIT
     }
 }
 
@@ -57,7 +63,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.since_snapshot.is_none_or(|elapsed| elapsed >= self.snapshot_interval)
     }
 
@@ -81,34 +87,33 @@ pub(super) enum Verdict {
 
 impl View {
     /// `before` is what the look before this one saw, `ephemeral` the ports the kernel gives to clients.
-    pub(super) fn of(
-        listeners: &[Socket],
-        connections: &[InetSocket],
-        before: &View,
-        ephemeral: &RangeInclusive<u16>,
-    ) -> View {
-        let life = |listener: &Listener| Life {
-            transient: matches!(listener.protocol, Protocol::Udp | Protocol::UdpLite)
-                && ephemeral.contains(&listener.port),
-            looks: before.listeners.get(listener).map_or(1, |life| life.looks.saturating_add(1)),
-        };
-        let peers = snapshot::peers(listeners, connections);
-        View {
-            listeners: listeners.iter().map(Listener::of).map(|it| (it.clone(), life(&it))).collect(),
-            peers: peers.values().flatten().map(|it| (it.local_port, it.peer.to_canonical())).collect(),
+    pub(super) fn of(looks: &[Look], at: Duration, before: &View, ephemeral: &RangeInclusive<u16>) -> View {
+        let mut view = View { at, ..View::default() };
+        for look in looks {
+            for socket in &look.listeners {
+                let listener = Listener::of(look.namespace, socket);
+                let transient = matches!(listener.protocol, Protocol::Udp | Protocol::UdpLite)
+                    && ephemeral.contains(&listener.port);
+                let since = before.listeners.get(&listener).map_or(at, |life| life.since);
+                view.listeners.insert(listener, Life { transient, since });
+            }
+            let peers = snapshot::peers(&look.listeners, &look.connections).into_values().flatten();
+            view.peers.extend(peers.map(|it| (look.namespace, it.local_port, it.peer.to_canonical())));
         }
+        view
     }
 
-    /// Whether a listener of this look is not among these.
-    pub(super) fn misses(&self, listeners: &[Socket]) -> bool {
-        let there: BTreeSet<Listener> = listeners.iter().map(Listener::of).collect();
-        self.listeners.keys().any(|listener| !there.contains(listener))
+    /// Whether a listener of this look is not among these of the same namespace.
+    pub(super) fn misses(&self, namespace: Option<u32>, listeners: &[Socket]) -> bool {
+        let there: BTreeSet<Listener> = listeners.iter().map(|socket| Listener::of(namespace, socket)).collect();
+        self.listeners.keys().any(|listener| listener.namespace == namespace && !there.contains(listener))
     }
 }
 
 impl Listener {
-    fn of((protocol, socket): &Socket) -> Listener {
+    pub(super) fn of(namespace: Option<u32>, (protocol, socket): &Socket) -> Listener {
         Listener {
+            namespace,
             protocol: *protocol,
             local: socket.local,
             port: socket.local_port,
@@ -118,8 +123,8 @@ impl Listener {
     }
 
     fn same_address(&self, other: &Listener) -> bool {
-        (self.protocol, self.local, self.port, self.interface)
-            == (other.protocol, other.local, other.port, other.interface)
+        (self.namespace, self.protocol, self.local, self.port, self.interface)
+            == (other.namespace, other.protocol, other.local, other.port, other.interface)
     }
 }
 
@@ -128,9 +133,10 @@ pub(super) fn decide(sent: Option<&View>, before: &View, now: &View, moment: &Mo
     let Some(sent) = sent else {
         return Verdict::Snapshot { vanished: Vec::new(), for_peers_only: false };
     };
-    let is_new = now.listeners.iter().any(|(listener, life)| life.counts() && !sent.listeners.contains_key(listener));
+    let is_new =
+        now.listeners.iter().any(|(listener, life)| life.counts(now.at) && !sent.listeners.contains_key(listener));
     let settled = |listener: &Listener, life: &Life| {
-        !life.transient || before.listeners.get(listener).is_some_and(|life| life.counts())
+        !life.transient || before.listeners.get(listener).is_some_and(|life| life.counts(before.at))
     };
     let gone: Vec<_> = sent
         .listeners
@@ -151,7 +157,7 @@ pub(super) fn decide(sent: Option<&View>, before: &View, now: &View, moment: &Mo
 
 #[cfg(test)]
 mod tests {
-    use collector_common::parse::inet_socket::{CLOSE, ESTABLISHED, LISTEN};
+    use collector_common::parse::inet_socket::{CLOSE, ESTABLISHED, InetSocket, LISTEN};
 
     use super::*;
 
@@ -177,8 +183,11 @@ mod tests {
         InetSocket { local, peer, peer_port: 4000, state: ESTABLISHED, ..socket(Protocol::Tcp, port, 99).1 }
     }
 
+    /// What is seen a while after `before`.
     fn view(listeners: &[Socket], connections: &[InetSocket], before: &View) -> View {
-        View::of(listeners, connections, before, &EPHEMERAL)
+        let (listeners, connections) = (listeners.to_vec(), connections.to_vec());
+        let look = Look { namespace: None, listeners, connections, interfaces: BTreeMap::new() };
+        View::of(&[look], before.at + CLIENTS_WAIT, before, &EPHEMERAL)
     }
 
     fn snapshot_of(verdict: Verdict) -> (Vec<u16>, bool) {
@@ -207,8 +216,8 @@ mod tests {
         let replaced = view(&[socket(Protocol::Tcp, 22, 9), socket(Protocol::Udp, 53, 2)], &[], &old);
         assert_eq!(snapshot_of(decide(Some(&old), &old, &replaced, &SOON)), (vec![], false));
         let fewer = view(&[socket(Protocol::Tcp, 22, 1)], &[], &old);
-        assert!(old.misses(&[socket(Protocol::Tcp, 22, 1)]));
-        assert!(!fewer.misses(&[socket(Protocol::Tcp, 22, 1), socket(Protocol::Udp, 53, 2)]));
+        assert!(old.misses(None, &[socket(Protocol::Tcp, 22, 1)]));
+        assert!(!fewer.misses(None, &[socket(Protocol::Tcp, 22, 1), socket(Protocol::Udp, 53, 2)]));
         assert_eq!(snapshot_of(decide(Some(&old), &old, &fewer, &SOON)), (vec![53], false));
         let shared = view(&[socket(Protocol::Tcp, 22, 1), socket(Protocol::Tcp, 22, 4)], &[], &View::default());
         let none = View::default();
@@ -222,6 +231,9 @@ mod tests {
         assert_eq!(decide(Some(&quiet), &quiet, &client, &SOON), Verdict::Nothing);
         assert_eq!(decide(Some(&client), &client, &quiet, &SOON), Verdict::Nothing);
         assert_eq!(decide(Some(&client), &quiet, &quiet, &SOON), Verdict::Nothing);
+        let mut soon = view(&[socket(Protocol::Udp, 40000, 7)], &[], &client);
+        soon.at = client.at + CLIENTS_WAIT / 2;
+        assert_eq!(decide(Some(&quiet), &client, &soon, &SOON), Verdict::Nothing);
         let stays = view(&[socket(Protocol::Udp, 40000, 7)], &[], &client);
         assert_eq!(snapshot_of(decide(Some(&quiet), &client, &stays, &SOON)), (vec![], false));
         assert_eq!(snapshot_of(decide(Some(&client), &stays, &quiet, &SOON)), (vec![40000], false));

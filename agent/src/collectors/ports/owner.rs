@@ -1,84 +1,166 @@
-//! Which process holds a socket.
+//! Which processes hold a socket.
 //!
-//! `/proc/PID/fd/N` of a socket is a link to `socket:[INODE]` (`proc_pid_fd(5)`). All files of one process are read
-//! through one handle of its directory, which dies with the process, so a pid that is given to somebody else in the
-//! middle of it cannot mix two processes up.
+//! `/proc/PID/fd/N` of a socket is a link to `socket:[INODE]` (`proc_pid_fd(5)`), and there is no way from the socket
+//! to the process. So who was found holding one is remembered: the next time that one link is looked at, and all files
+//! only of processes that are new since. Only a socket that nobody is known to hold costs a walk over the files of all
+//! processes.
+//!
+//! All files of one process are read through one handle of its directory, which dies with the process, so a pid that
+//! is given to somebody else in the middle of it cannot mix two processes up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirEntryExt;
+use std::path::{Path, PathBuf};
 
+use collector_common::parse::proc_pid;
 use collector_common::root::Root;
-use procfs::process::{FDTarget, Process, all_processes_with_root};
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::Mode;
 
-/// The process a socket is attributed to.
+use crate::collectors::exec::image::start_ticks;
+
+/// Enough for `status` up to its uids, and for all of `cgroup` but that of a very deep version 1 hierarchy.
+const FILE_BYTES: usize = 4096;
+
+/// Other holders of a socket that are named.
+const OTHERS_NAMED: usize = 16;
+
+/// Who a socket is attributed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) pid: i32,
-    /// Clock ticks after boot, `/proc/PID/stat` field 22.
-    pub(super) started: u64,
     /// What `/proc/PID/exe` names; the kernel adds ` (deleted)` to a binary that is gone.
     pub(super) executable: Option<String>,
     /// Real uid.
     pub(super) uid: Option<u32>,
+    pub(super) container: Option<String>,
+    /// Others that hold it too, the oldest first; not all of them when they are many.
+    pub(super) others: Vec<i32>,
+    /// How many processes hold it.
+    pub(super) holders: usize,
+    /// systemd opened it for a service.
+    pub(super) activated: bool,
 }
 
-const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
-const CAP_SYS_PTRACE: u64 = 1 << 19;
+/// The owners of sockets by inode. A socket without one is held by no process.
+pub(super) type Named = BTreeMap<u64, Option<Owner>>;
 
-/// Walks over the open files of all processes once. A socket nobody visible holds is not in the result.
-///
-/// Of several holders the oldest is named, since the others have it from there; pid 1 only if there is no other, since
-/// it keeps the sockets it opened for a service.
-pub(super) fn owners(root: &Root, inodes: &BTreeSet<u64>) -> BTreeMap<u64, Owner> {
-    let mut owners: BTreeMap<u64, Owner> = BTreeMap::new();
-    if inodes.is_empty() {
-        return owners;
+/// What is remembered of who holds what.
+pub(super) struct Owners {
+    root: Root,
+    processes: BTreeSet<Process>,
+    holds: Holds,
+}
+
+/// A process, by its number and the number of its directory in `/proc`. The directory keeps that as long as the kernel
+/// remembers it, at the most as long as the process lives, and it is told by the list of processes itself.
+type Process = (i32, u64);
+
+/// Who holds a socket, by its inode.
+pub(super) type Holds = BTreeMap<u64, Vec<Hold>>;
+
+/// A process that holds a socket, and by which descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    pub(super) pid: i32,
+    pub(super) fd: u32,
+}
+
+impl Owners {
+    pub(super) fn new(root: &Root) -> Owners {
+        Owners { root: root.clone(), processes: BTreeSet::new(), holds: BTreeMap::new() }
     }
-    // A process that ends during the walk, or may not be looked into, holds nothing we can name.
-    for process in all_processes_with_root(root.path("/proc")).into_iter().flatten().flatten() {
-        let Ok(files) = process.fd() else { continue };
-        let held: BTreeSet<u64> = files
-            .flatten()
-            .filter_map(|file| match file.target {
-                FDTarget::Socket(inode) if inodes.contains(&inode) => Some(inode),
-                _ => None,
-            })
-            .collect();
-        if held.is_empty() {
-            continue;
+
+    /// Names the owners of these. Sockets that may be held by a process we cannot look into are left out.
+    ///
+    /// Of several holders the oldest is named, since the others have it from there; pid 1 only if there is no other,
+    /// since it keeps the sockets it opened for a service.
+    pub(super) fn name(&mut self, inodes: &BTreeSet<u64>) -> Named {
+        if inodes.is_empty() {
+            return Named::new();
         }
-        let Some(owner) = describe(&process) else { continue };
-        for inode in held {
-            let known = owners.entry(inode).or_insert_with(|| owner.clone());
-            if rank(&owner) < rank(known) {
-                *known = owner.clone();
+        self.update(inodes);
+        self.describe_all(inodes)
+    }
+
+    /// The same, by what the kernel told of all processes just now.
+    pub(super) fn name_by(&mut self, mut holds: Holds, inodes: &BTreeSet<u64>) -> Named {
+        holds.retain(|inode, _| inodes.contains(inode));
+        self.holds = holds;
+        self.processes.clear();
+        self.describe_all(inodes)
+    }
+
+    fn update(&mut self, inodes: &BTreeSet<u64>) {
+        let root = &self.root;
+        let running = running(root);
+        let all_known = inodes.iter().all(|inode| self.holds.contains_key(inode));
+        let known = if all_known { std::mem::take(&mut self.processes) } else { BTreeSet::new() };
+        self.holds.retain(|inode, holds| {
+            holds.retain(|hold| all_known && inodes.contains(inode) && still_holds(root, *inode, hold));
+            !holds.is_empty()
+        });
+        for (pid, _) in running.difference(&known) {
+            for (inode, fd) in sockets_of(root, *pid) {
+                if inodes.contains(&inode) {
+                    let holds = self.holds.entry(inode).or_default();
+                    holds.retain(|hold| hold.pid != *pid);
+                    holds.push(Hold { pid: *pid, fd });
+                }
             }
         }
+        self.processes = running;
     }
-    owners
+
+    fn describe_all(&self, inodes: &BTreeSet<u64>) -> Named {
+        let mut processes: BTreeMap<i32, Option<Owner>> = BTreeMap::new();
+        let mut starts: BTreeMap<i32, u64> = BTreeMap::new();
+        let has_systemd = fs::read(self.root.path("/proc/1/comm")).is_ok_and(|name| name == b"systemd\n");
+        let sees_all = hidden_owners().is_none();
+        let mut named = Named::new();
+        for inode in inodes {
+            let Some(holds) = self.holds.get(inode).filter(|holds| !holds.is_empty()) else {
+                if sees_all {
+                    named.insert(*inode, None);
+                }
+                continue;
+            };
+            let mut holds = holds.clone();
+            if holds.len() > 1 {
+                // One that ended meanwhile is passed over below.
+                let mut start = |pid| *starts.entry(pid).or_insert_with(|| start_ticks(&self.root, pid).unwrap_or(0));
+                holds.sort_by_cached_key(|hold| rank(hold.pid, start(hold.pid)));
+            }
+            let mut described = holds.iter().filter_map(|hold| {
+                processes.entry(hold.pid).or_insert_with(|| describe(&self.root, *inode, hold)).clone()
+            });
+            let Some(mut owner) = described.next() else { continue };
+            owner.holders = holds.len();
+            owner.activated = has_systemd && holds.iter().any(|hold| hold.pid == 1);
+            let others = holds.iter().map(|hold| hold.pid).filter(|pid| *pid != owner.pid);
+            owner.others = others.take(OTHERS_NAMED).collect();
+            named.insert(*inode, Some(owner));
+        }
+        named
+    }
 }
 
-/// What hides owners and sockets from us, a sentence each.
-pub(super) fn gaps(root: &Root) -> Vec<String> {
-    if !root.is_host() {
-        return Vec::new();
-    }
-    let namespaces = match other_namespaces(root) {
-        0 => None,
-        1 => {
-            Some("sockets in 1 other network namespace (a container or a sandboxed service) are not listed".to_owned())
-        }
-        many => {
-            Some(format!("sockets in {many} other network namespaces (containers, sandboxed services) are not listed"))
-        }
-    };
-    hidden_owners().into_iter().chain(namespaces).collect()
+/// What hides owners from us.
+pub(super) fn gaps(root: &Root) -> Option<String> {
+    root.is_host().then(hidden_owners).flatten()
 }
 
 fn hidden_owners() -> Option<String> {
+    const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+    const CAP_SYS_PTRACE: u64 = 1 << 19;
     let remedy = "run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH";
     let needed = CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH;
-    match Process::myself().and_then(|process| process.status()) {
+    match procfs::process::Process::myself().and_then(|process| process.status()) {
         Ok(status) if status.capeff & needed == needed => None,
         Ok(_) => Some(format!("which processes hold sockets of other users is unknown: {remedy}")),
         Err(error) => {
@@ -87,56 +169,126 @@ fn hidden_owners() -> Option<String> {
     }
 }
 
-/// How many network namespaces beside our own hold a process.
-fn other_namespaces(root: &Root) -> usize {
-    let namespace = |pid: &str| fs::read_link(root.path(format!("/proc/{pid}/ns/net"))).ok();
-    let processes = all_processes_with_root(root.path("/proc")).into_iter().flatten().flatten();
-    let mut namespaces: BTreeSet<_> = processes.filter_map(|process| namespace(&process.pid().to_string())).collect();
-    if let Some(own) = namespace("self") {
-        namespaces.remove(&own);
-    }
-    namespaces.len()
+fn running(root: &Root) -> BTreeSet<Process> {
+    let entries = fs::read_dir(root.path("/proc")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.ino()))).collect()
 }
 
-fn describe(process: &Process) -> Option<Owner> {
-    Some(Owner {
-        pid: process.pid(),
-        started: process.stat().ok()?.starttime,
-        executable: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
-        uid: process.status().ok().map(|status| status.ruid),
-    })
+/// The sockets a process holds. One that ends meanwhile, or may not be looked into, holds nothing we can name.
+fn sockets_of(root: &Root, pid: i32) -> Vec<(u64, u32)> {
+    let directory = root.path(format!("/proc/{pid}/fd"));
+    let Ok(mut files) = Dir::open(&directory, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
+        return Vec::new();
+    };
+    let fds: Vec<CString> = files.iter().flatten().map(|file| file.file_name().to_owned()).collect();
+    let socket = |fd: &CString| {
+        let target = readlinkat(&files, fd.as_c_str()).ok()?;
+        Some((inode(target.as_bytes())?, fd.to_str().ok()?.parse().ok()?))
+    };
+    fds.iter().filter_map(socket).collect()
 }
 
-fn rank(owner: &Owner) -> (bool, u64, i32) {
-    (owner.pid == 1, owner.started, owner.pid)
+fn still_holds(root: &Root, wanted: u64, hold: &Hold) -> bool {
+    let link = root.path(format!("/proc/{}/fd/{}", hold.pid, hold.fd));
+    fs::read_link(link).is_ok_and(|target| inode(target.as_os_str().as_bytes()) == Some(wanted))
+}
+
+/// The number in `socket:[NUMBER]`.
+fn inode(target: &[u8]) -> Option<u64> {
+    let number = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// `None` when the process ended, and what was read may be another's that has its number now.
+fn describe(root: &Root, inode: u64, hold: &Hold) -> Option<Owner> {
+    let process = root.path(format!("/proc/{}", hold.pid));
+    let owner = Owner {
+        pid: hold.pid,
+        executable: executable(&process),
+        uid: beginning(&process.join("status"))
+            .and_then(|text| proc_pid::Status::parse(&text))
+            .map(|status| status.uids.real),
+        container: beginning(&process.join("cgroup")).and_then(|text| proc_pid::container_id(&text)),
+        others: Vec::new(),
+        holders: 1,
+        activated: false,
+    };
+    still_holds(root, inode, hold).then_some(owner)
+}
+
+/// Of a small file of `/proc`, by one call: each makes the kernel write it anew.
+fn beginning(path: &Path) -> Option<Vec<u8>> {
+    let mut buffer = [0; FILE_BYTES];
+    let bytes = File::open(path).ok()?.read(&mut buffer).ok()?;
+    Some(buffer[..bytes].to_vec())
+}
+
+pub(super) fn executable(process: &Path) -> Option<String> {
+    fs::read_link(process.join("exe")).ok().map(PathBuf::into_os_string).map(|it| it.to_string_lossy().into_owned())
+}
+
+fn rank(pid: i32, started: u64) -> (bool, u64, i32) {
+    (pid == 1, started, pid)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
-    #[test]
-    fn our_own_listener_is_ours() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn inode_of(listener: &TcpListener) -> u64 {
         let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
-        let link = link.to_str().unwrap();
-        let inode = link.strip_prefix("socket:[").and_then(|it| it.strip_suffix(']')).unwrap().parse().unwrap();
-        let owners = owners(&Root::host(), &BTreeSet::from([inode, u64::MAX]));
-        assert_eq!(owners.len(), 1);
-        let owner = &owners[&inode];
-        assert_eq!(owner.pid, i32::try_from(std::process::id()).unwrap());
-        assert_eq!(owner.executable.as_deref(), std::env::current_exe().unwrap().to_str());
-        assert_eq!(owner.uid, Some(nix::unistd::getuid().as_raw()));
+        inode(link.as_os_str().as_bytes()).unwrap()
+    }
+
+    fn me() -> i32 {
+        i32::try_from(std::process::id()).unwrap()
+    }
+
+    #[test]
+    fn our_own_listener_is_ours_and_remembered() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = inode_of(&listener);
+        let mut owners = Owners::new(&Root::host());
+        for _ in 0..2 {
+            let named = owners.name(&BTreeSet::from([inode]));
+            let owner = named[&inode].as_ref().unwrap();
+            assert_eq!(owner.pid, me());
+            assert_eq!(owner.executable.as_deref(), std::env::current_exe().unwrap().to_str());
+            assert_eq!(owner.uid, Some(nix::unistd::getuid().as_raw()));
+        }
+        drop(listener);
+        let expected = hidden_owners().is_none().then_some(None);
+        // Other tests start programs meanwhile, and each holds all of our files for a moment.
+        let found = (0..1000).find(|_| owners.name(&BTreeSet::from([inode])).get(&inode).cloned() == expected);
+        assert!(found.is_some(), "a socket that nobody holds any more has an owner");
+    }
+
+    #[test]
+    fn a_child_that_inherits_the_socket_is_named_beside_the_parent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = inode_of(&listener);
+        let mut owners = Owners::new(&Root::host());
+        assert_eq!(owners.name(&BTreeSet::from([inode]))[&inode].as_ref().unwrap().pid, me());
+        let inherited = Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
+        let mut child = Command::new("sleep").arg("1000").stdin(inherited).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let named = owners.name(&BTreeSet::from([inode]));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let owner = named[&inode].as_ref().unwrap();
+        assert!(owner.pid == me() && owner.others.contains(&pid) && owner.holders > 1, "{owner:?}");
+        let after = owners.name(&BTreeSet::from([inode]));
+        assert!(!after[&inode].as_ref().unwrap().others.contains(&pid), "{after:?}");
     }
 
     #[test]
     fn the_oldest_holder_is_named_and_init_last() {
-        let owner = |pid, started| Owner { pid, started, executable: None, uid: None };
-        let mut holders = [owner(1, 0), owner(900, 50), owner(300, 40), owner(301, 40)];
-        holders.sort_by_key(rank);
-        assert_eq!(holders.map(|holder| holder.pid), [300, 301, 900, 1]);
+        let mut holders = [(1, 0), (900, 50), (300, 40), (301, 40)];
+        holders.sort_by_key(|(pid, started)| rank(*pid, *started));
+        assert_eq!(holders.map(|(pid, _)| pid), [300, 301, 900, 1]);
     }
 }

@@ -10,17 +10,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use collector_common::event::payload::{ExtraDetails, ListeningPort};
 use collector_common::parse::inet_socket::{CLOSE_WAIT, ESTABLISHED, InetSocket, LISTEN, Protocol};
 
-use super::Socket;
-use super::owner::Owner;
+use super::owner::{Named, Owner};
+use super::{Look, Socket};
 
 /// Rows for peers of one listener; more connections than these are counted.
 const PEERS_SHOWN: usize = 64;
 
 /// The inodes whose owners a snapshot names.
-pub(super) fn inodes(listeners: &[Socket], connections: &[InetSocket]) -> BTreeSet<u64> {
-    let shown = peers(listeners, connections);
-    let all = listeners.iter().map(|(_, socket)| socket).chain(shown.into_values().flatten());
-    all.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
+pub(super) fn inodes(looks: &[Look]) -> BTreeSet<u64> {
+    let mut inodes = BTreeSet::new();
+    for look in looks {
+        let shown = peers(&look.listeners, &look.connections).into_values().flat_map(|peers| bounded(peers).0);
+        let all = look.listeners.iter().map(|(_, socket)| socket).chain(shown);
+        inodes.extend(all.map(|socket| socket.inode).filter(|inode| *inode != 0));
+    }
+    inodes
 }
 
 /// Each connection that came in, under the index of the listener it came through: the one bound to just its address
@@ -48,19 +52,18 @@ pub(super) fn peers<'a>(listeners: &[Socket], connections: &'a [InetSocket]) -> 
     peers
 }
 
-/// All rows: each listener, and below it its peers.
-pub(super) fn rows(
-    listeners: &[Socket],
-    connections: &[InetSocket],
-    owners: &BTreeMap<u64, Owner>,
-    interface_name: &dyn Fn(u32) -> String,
-) -> Vec<ListeningPort> {
-    let mut peers = peers(listeners, connections);
+/// All rows of one network namespace: each listener, and below it its peers.
+pub(super) fn rows(look: &Look, named: &Named) -> Vec<ListeningPort> {
+    let mut peers = peers(&look.listeners, &look.connections);
     let mut rows = Vec::new();
-    for (index, (protocol, socket)) in listeners.iter().enumerate() {
-        let mut details = details(socket, *protocol, owners, interface_name);
+    for (index, (protocol, socket)) in look.listeners.iter().enumerate() {
+        let mut details = details(socket, *protocol, look, named);
         if socket.is_dual_stack(*protocol) == Some(true) {
             details.insert("DualStack", "true".to_owned());
+        }
+        // A connection nobody has accepted yet is held by no process either, but a listener always is.
+        if socket.inode == 0 || named.get(&socket.inode) == Some(&None) {
+            details.insert("Owner", "none".to_owned());
         }
         let (shown, hidden) = bounded(peers.remove(&index).unwrap_or_default());
         if hidden > 0 {
@@ -78,24 +81,19 @@ pub(super) fn rows(
             remote_port: "*".to_owned(),
             extra_details: details,
         });
-        rows.extend(shown.into_iter().map(|peer| peer_row(peer, *protocol, owners, interface_name)));
+        rows.extend(shown.into_iter().map(|peer| peer_row(peer, *protocol, look, named)));
     }
     rows
 }
 
-fn peer_row(
-    peer: &InetSocket,
-    protocol: Protocol,
-    owners: &BTreeMap<u64, Owner>,
-    interface_name: &dyn Fn(u32) -> String,
-) -> ListeningPort {
+fn peer_row(peer: &InetSocket, protocol: Protocol, look: &Look, named: &Named) -> ListeningPort {
     ListeningPort {
         protocol: protocol.name(),
         local_address: peer.local.to_canonical(),
         local_port: peer.local_port.to_string(),
         remote_address: peer.peer.to_canonical(),
         remote_port: peer.peer_port.to_string(),
-        extra_details: details(peer, protocol, owners, interface_name),
+        extra_details: details(peer, protocol, look, named),
     }
 }
 
@@ -118,29 +116,42 @@ fn bounded(mut connections: Vec<&InetSocket>) -> (Vec<&InetSocket>, usize) {
     (ranked.into_iter().map(|(_, it)| it).collect(), hidden)
 }
 
-fn details(
-    socket: &InetSocket,
-    protocol: Protocol,
-    owners: &BTreeMap<u64, Owner>,
-    interface_name: &dyn Fn(u32) -> String,
-) -> ExtraDetails {
+fn details(socket: &InetSocket, protocol: Protocol, look: &Look, named: &Named) -> ExtraDetails {
     let mut details = ExtraDetails::from([("State", state(socket.state, protocol).to_owned())]);
-    let owner = owners.get(&socket.inode);
+    let owner = named.get(&socket.inode).and_then(Option::as_ref);
     if let Some(owner) = owner {
-        details.insert("ProcessId", owner.pid.to_string());
-        if let Some(executable) = &owner.executable {
-            details.insert("Executable", executable.clone());
-        }
+        describe(owner, &mut details);
     }
     // A socket that no program holds says uid 0, whoever made it.
     let made_by = (socket.inode != 0).then_some(socket.uid);
     if let Some(uid) = owner.and_then(|owner| owner.uid).or(made_by) {
         details.insert("UserId", uid.to_string());
     }
-    if socket.interface != 0 {
-        details.insert("Interface", interface_name(socket.interface));
+    if let Some(interface) = look.interfaces.get(&socket.interface) {
+        details.insert("Interface", interface.clone());
+    }
+    if let Some(namespace) = look.namespace {
+        details.insert("NetworkNamespace", namespace.to_string());
     }
     details
+}
+
+fn describe(owner: &Owner, details: &mut ExtraDetails) {
+    details.insert("ProcessId", owner.pid.to_string());
+    if let Some(executable) = &owner.executable {
+        details.insert("Executable", executable.clone());
+    }
+    if let Some(container) = &owner.container {
+        details.insert("ContainerId", container.clone());
+    }
+    if owner.holders > 1 {
+        let others: Vec<_> = owner.others.iter().map(ToString::to_string).collect();
+        details.insert("OtherProcessIds", others.join(";"));
+        details.insert("Holders", owner.holders.to_string());
+    }
+    if owner.activated {
+        details.insert("SocketActivation", "true".to_owned());
+    }
 }
 
 /// The words of `ss`.
@@ -173,8 +184,14 @@ mod tests {
         InetSocket { peer, peer_port, state, inode: 6, ..listener(Protocol::Tcp, local, port, None).1 }
     }
 
-    fn no_name(index: u32) -> String {
-        format!("if{index}")
+    fn look(listeners: &[Socket], connections: Vec<InetSocket>) -> Look {
+        let interfaces = BTreeMap::from([(3, "eth0".to_owned())]);
+        Look { namespace: None, listeners: listeners.to_vec(), connections, interfaces }
+    }
+
+    fn owner(pid: i32) -> Owner {
+        let (executable, uid) = (Some("/usr/sbin/sshd".to_owned()), Some(0));
+        Owner { pid, executable, uid, container: None, others: Vec::new(), holders: 1, activated: false }
     }
 
     fn texts(rows: &[ListeningPort]) -> Vec<String> {
@@ -195,8 +212,7 @@ mod tests {
             connection("::ffff:10.0.0.1", 22, "::ffff:10.0.0.9", 4000),
             connection("10.0.0.1", 54321, "10.0.0.2", 443),
         ];
-        let owner = Owner { pid: 77, started: 1, executable: Some("/usr/sbin/sshd".to_owned()), uid: Some(0) };
-        let rows = rows(&listeners, &connections, &BTreeMap::from([(5, owner)]), &no_name);
+        let rows = rows(&look(&listeners, connections.to_vec()), &Named::from([(5, Some(owner(77)))]));
         assert_eq!(
             texts(&rows),
             [
@@ -242,10 +258,27 @@ mod tests {
         let mut connections: Vec<_> = (1..=100).map(|port| connection("10.0.0.1", 80, "10.0.0.2", port)).collect();
         connections.push(connection("10.0.0.1", 80, "10.0.0.250", 9));
         connections.iter_mut().for_each(|it| it.interface = 3);
-        let rows = rows(&listeners, &connections, &BTreeMap::new(), &no_name);
+        let rows = rows(&look(&listeners, connections), &Named::new());
         assert_eq!(rows.len(), 1 + PEERS_SHOWN);
         assert_eq!(rows[0].extra_details["MorePeers"], "37");
-        assert_eq!(rows[0].extra_details["Interface"], "if3");
+        assert_eq!(rows[0].extra_details["Interface"], "eth0");
         assert!(texts(&rows).contains(&"TCP 10.0.0.1 80 10.0.0.250 9".to_owned()));
+    }
+
+    #[test]
+    fn who_else_holds_a_socket_is_said_and_that_nobody_does() {
+        let listeners = [listener(Protocol::Tcp, "0.0.0.0", 80, None), listener(Protocol::Udp, "0.0.0.0", 2049, None)];
+        let mut listeners = listeners.to_vec();
+        listeners[1].1.inode = 9;
+        let shared =
+            Owner { others: vec![78, 1], holders: 3, activated: true, container: Some("web".into()), ..owner(77) };
+        let look = Look { namespace: Some(4_026_532_000), ..look(&listeners, Vec::new()) };
+        let rows = rows(&look, &Named::from([(5, Some(shared)), (9, None)]));
+        let web = &rows[0].extra_details;
+        assert_eq!((web["OtherProcessIds"].as_str(), web["Holders"].as_str()), ("78;1", "3"));
+        assert_eq!((web["SocketActivation"].as_str(), web["ContainerId"].as_str()), ("true", "web"));
+        assert_eq!(web["NetworkNamespace"], "4026532000");
+        assert_eq!((web.get("Owner"), rows[1].extra_details["Owner"].as_str()), (None, "none"));
+        assert_eq!(rows[1].extra_details.get("ProcessId"), None);
     }
 }

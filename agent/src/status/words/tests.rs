@@ -39,6 +39,11 @@ pub fn well() -> Status {
         uptime_seconds: 11_520,
         run_before: Some("stopped".to_owned()),
         clock: ClockFacts { wall: "2026-11-24T08:00:00Z".to_owned(), is_wrong: false },
+        privileges: PrivilegeFacts {
+            user: "edgewarden".to_owned(),
+            capabilities: vec!["CAP_DAC_READ_SEARCH".to_owned(), "CAP_BPF".to_owned()],
+            troubles: Vec::new(),
+        },
         connected: true,
         hub: Some("mqtts://hub.example:8883".to_owned()),
         trouble: None,
@@ -82,6 +87,8 @@ pub fn well() -> Status {
             cut: 0,
         },
         lost: BTreeMap::new(),
+        excluded: BTreeMap::new(),
+        flood: false,
         collectors: BTreeMap::from([("Login".to_owned(), collector("running", Some("the journal"), None, None))]),
     }
 }
@@ -113,6 +120,10 @@ fn lose(status: &mut Status, name: &str, events: u64) {
 type State = (&'static str, fn(&mut Status));
 
 const STATES: &[State] = &[
+    ("capabilities that could not be given back", |status| {
+        status.privileges.troubles =
+            vec!["giving back capabilities (capset) failed: Operation not permitted".to_owned()];
+    }),
     ("no hub configured", |status| {
         (status.hub, status.device, status.connected) = (None, None, false);
         filling(status);
@@ -224,6 +235,11 @@ const STATES: &[State] = &[
         status.spool.more_damage = 3;
         lose(status, "Unknown.damaged", 1);
     }),
+    ("a flood of programs, and rules", |status| {
+        status.flood = true;
+        status.excluded = BTreeMap::from([("user=33".to_owned(), 12_345), ("not in processInclude".to_owned(), 7)]);
+        lose(status, "ProcessCreate.flood", 904);
+    }),
     ("the clock is wrong", |status| {
         status.clock = ClockFacts { wall: "1970-01-01T00:01:07Z".to_owned(), is_wrong: true };
         status.spool.recorded = lanes(130, 2400);
@@ -307,7 +323,14 @@ fn paths(at: &str, value: &Value, keys: &mut BTreeSet<String>) {
 #[test]
 fn an_answer_of_an_older_daemon_is_understood() {
     let mut status = serde_json::to_value(well()).unwrap();
-    for (object, added) in [("", "clock"), ("", "runBefore"), ("/link", "unsent"), ("/spool", "quotaBytes")] {
+    for (object, added) in [
+        ("", "clock"),
+        ("", "runBefore"),
+        ("", "excluded"),
+        ("", "flood"),
+        ("/link", "unsent"),
+        ("/spool", "quotaBytes"),
+    ] {
         status.pointer_mut(object).unwrap().as_object_mut().unwrap().remove(added).unwrap();
     }
     let status: Status = serde_json::from_value(status).unwrap();

@@ -130,6 +130,13 @@ impl Attempts {
         }
     }
 
+    /// What the connection of this process was for is told. The line that ends it after all is no second attempt.
+    pub fn tell_nothing_more(&mut self, handler: Handler, pid: u32) {
+        if let Some(connection) = self.connections.get_mut(&(handler, pid)) {
+            connection.told = true;
+        }
+    }
+
     /// Whether PAM's word on an attempt counts; `let_in` is the account it opened a session for.
     pub fn is_told_by_pam(&self, handler: Handler, let_in: Option<&Account>) -> bool {
         match handler {

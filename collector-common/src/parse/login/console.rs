@@ -5,6 +5,7 @@
 //!             TOO MANY LOGIN TRIES (N) on 'TTY'[ from 'HOST'] FOR 'USER'
 //!             ROOT LOGIN  on 'TTY'[ from 'HOST']
 //!             'USER' logged in  on 'TTY'[ from 'HOST']                         with LOG_OK_LOGINS
+//!             before 4.0.4 each word is quoted `so'
 //! util-linux  FAILED LOGIN N FROM TTY|HOST FOR USER, REASON                    login-utils/login.c
 //!             FAILED LOGIN SESSION FROM TTY|HOST FOR USER, REASON
 //!             TOO MANY LOGIN TRIES (N) FROM TTY|HOST FOR USER, REASON
@@ -17,6 +18,8 @@
 //! be what somebody typed, a password included, so it is taken as [`Account::Typed`] and reported only if it is an
 //! account; shadow and busybox write `UNKNOWN` for no account.
 
+use std::borrow::Cow;
+
 use super::{Account, Peer, Remark, Verdict};
 use crate::event::payload::LoginResult;
 
@@ -28,10 +31,16 @@ const UNKNOWN_TO_PAM: &str = "User not known to the underlying authentication mo
 
 /// Reads one message of `login`.
 pub fn read(message: &str) -> Remark {
+    let message = &straight_quotes(message);
     shadow(message)
         .or_else(|| util_linux(message))
         .or_else(|| busybox(message))
         .map_or(Remark::Nothing, Remark::Verdict)
+}
+
+/// With the quotes of newer versions.
+fn straight_quotes(message: &str) -> Cow<'_, str> {
+    if message.contains('`') { Cow::Owned(message.replace('`', "'")) } else { Cow::Borrowed(message) }
 }
 
 fn shadow(message: &str) -> Option<Verdict> {
@@ -160,6 +169,14 @@ mod tests {
                 None,
             ),
             ("TOO MANY LOGIN TRIES (3) on '/dev/tty1' FOR 'root'", Fail, typed("root"), Some("tty1"), None),
+            (
+                "FAILED LOGIN (1) on `tty1' FOR `tester', Authentication failure",
+                Fail,
+                typed("tester"),
+                Some("tty1"),
+                None,
+            ),
+            ("ROOT LOGIN  on `tty1'", Success, known("root"), Some("tty1"), None),
             ("ROOT LOGIN  on '/dev/pts/0'", Success, known("root"), Some("pts/0"), None),
             (
                 "ROOT LOGIN  on '/dev/pts/0' from '203.0.113.5'",

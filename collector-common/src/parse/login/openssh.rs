@@ -61,7 +61,7 @@ fn verdict(message: &str) -> Option<Verdict> {
     };
     let named =
         ["ssh2", "ssh1"].iter().find_map(|version| named.strip_suffix(version)?.strip_suffix(' ')).unwrap_or(named);
-    let (user, peer) = from_peer(named)?;
+    let (user, peer) = from_peer(named).or_else(|| from_named_peer(named))?;
     let mut verdict = Verdict::new(result, account(user), peer).by(method);
     verdict.key = extra.and_then(key);
     Some(verdict)
@@ -235,6 +235,16 @@ fn from_peer(text: &str) -> Option<(&str, Peer)> {
     Some((user, anonymous(end).or_else(|| address_only(end))?))
 }
 
+/// `USER from NAME port N`: no sshd writes a name, but whoever hands logs on may have hidden the addresses, and who got
+/// in is worth a row without one. A user's name cannot come out as the peer's, because the last ` from ` counts.
+fn from_named_peer(text: &str) -> Option<(&str, Peer)> {
+    let (user, end) = text.rsplit_once(" from ")?;
+    let (name, port) = end.split_once(" port ")?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    let is_hidden = !name.is_empty() && name.len() <= 255 && name.bytes().all(is_name);
+    Some((user, Peer::new(name, Some(port.parse().ok()?)))).filter(|_| is_hidden)
+}
+
 /// `USER IP port N`.
 fn peer_at_end(text: &str) -> Option<(&str, Peer)> {
     let (before_port, _) = text.rsplit_once(" port ")?;
@@ -373,6 +383,20 @@ mod tests {
         );
         let Remark::Verdict(verdict) = read("Failed password for root from UNKNOWN port 65535 ssh2") else { panic!() };
         assert_eq!(verdict.peer, Peer { address: None, port: Some(65535), name: None });
+    }
+
+    #[test]
+    fn who_got_in_is_told_although_the_address_was_hidden() {
+        for name in ["host.example", "192.168.xx.xx", "x-1"] {
+            let Remark::Verdict(verdict) = read(&format!("Accepted password for root from {name} port 9 ssh2")) else {
+                panic!("{name}")
+            };
+            assert_eq!((verdict.account, verdict.result), (known("root"), LoginResult::Success));
+            assert_eq!((verdict.peer.address, verdict.peer.name.as_deref()), (None, Some(name)));
+        }
+        let injected = "Failed password for invalid user a from b port 1 ssh2 from 192.0.2.7 port 9 ssh2";
+        let Remark::Verdict(verdict) = read(injected) else { panic!() };
+        assert_eq!(verdict.peer, Peer::new("192.0.2.7", Some(9)));
     }
 
     #[test]
@@ -535,7 +559,7 @@ mod tests {
             "PAM 2 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
             "pam_unix(sshd:session): session opened for user tester(uid=1000) by (uid=0)",
             "line one\nAccepted password for root from 192.0.2.7 port 1 ssh2",
-            "Accepted password for root from host.example port 1 ssh2",
+            "Accepted password for root from host,example port 1 ssh2",
             "Accepted password for root from 192.0.2.7 port 123456 ssh2",
             "",
         ] {
