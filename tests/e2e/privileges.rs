@@ -56,6 +56,7 @@ fn an_agent_started_as_root_keeps_what_its_collectors_need_and_nothing_else() {
     assert_eq!(details(&row)["ExtraDetails"]["Executable"], own.to_string_lossy().as_ref());
 
     agent.set("eventPriorityProcessCreate", "High".into());
+    agent.own()["processBackend"] = "connector".into();
     agent.write_twin();
     agent.signal(Signal::SIGHUP);
     wait::until_true("the agent to say what it gave back", || {

@@ -172,7 +172,8 @@ impl Process<'_> {
             directory: None,
             changed: false,
         };
-        if script_as_named(&image).is_some_and(|script| !script.starts_with(b"/")) {
+        // Whoever has the arguments from elsewhere finds the name of a script in them later.
+        if !with_arguments || script_as_named(&image).is_some_and(|script| !script.starts_with(b"/")) {
             image.directory = self.link("cwd");
         }
         image
