@@ -36,6 +36,10 @@ up() {
         echo "board.sh: $name is up already" >&2
         exit 1
     fi
+    if [[ ! -e "$folder/made" ]]; then
+        echo "board.sh: $folder has no board: scripts/make-board.sh arm64 $folder" >&2
+        exit 1
+    fi
     case "$(cut -d ' ' -f 2 "$folder/made")" in
         arm64) qemu=qemu-system-aarch64 processor=cortex-a53 ;;
         armhf) qemu=qemu-system-arm processor=cortex-a15 ;;

@@ -89,8 +89,9 @@ chmod +x "$initrd/init"
 
 echo "make-board.sh: the disk" >&2
 [[ -e "$folder/key" ]] || ssh-keygen -q -t ed25519 -N '' -C board -f "$folder/key"
-install -d -m 700 "$root/root/.ssh"
-install -m 600 "$folder/key.pub" "$root/root/.ssh/authorized_keys"
+home="$root/root"
+install -d -m 700 "$home/.ssh"
+install -m 600 "$folder/key.pub" "$home/.ssh/authorized_keys"
 echo "$arch-board" >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 %s-board\n' "$arch" >"$root/etc/hosts"
 printf '[Match]\nName=e*\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/network/10-wired.network"
