@@ -18,7 +18,7 @@ use collector_common::event::payload::Severity;
 use collector_common::root::Root;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::lines::{Line, Lines};
@@ -36,6 +36,9 @@ const MAX_RING_BYTES: usize = 4 * 1024 * 1024;
 /// The content of a ring comes at once; after such a pause it was all. A busy machine needs longer to start a program.
 const PAUSE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_secs(20);
+
+/// Lines that keep coming leave no pause. After so long the content is there, and what came behind it with it.
+const CONTENT: Duration = Duration::from_secs(10);
 
 /// How many lines make a place: so many in a row are never the same twice.
 const PLACE_LINES: usize = 16;
@@ -209,12 +212,15 @@ async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End>
     }
 }
 
-/// The lines the ring holds at the start.
+/// The lines the ring holds at the start, and maybe some that came since.
 async fn held(ring: &Ring, stdout: &mut ChildStdout, lines: &mut Lines) -> Result<Vec<Line>, End> {
     let (mut held, mut chunk, mut read) = (Vec::new(), vec![0; 16 * 1024], 0);
+    let mut until = Instant::now() + FIRST_PAUSE;
+    let mut latest = None;
     while read < MAX_RING_BYTES {
-        let pause = if read == 0 { FIRST_PAUSE } else { PAUSE };
-        let Ok(bytes) = timeout(pause, stdout.read(&mut chunk)).await else { break };
+        let Ok(bytes) = timeout_at(until, stdout.read(&mut chunk)).await else { break };
+        let now = Instant::now();
+        until = (now + PAUSE).min(*latest.get_or_insert(now + CONTENT));
         let bytes = bytes.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))?;
         if bytes == 0 {
             break;
@@ -346,6 +352,24 @@ mod tests {
         let mut rig = machine.start(cursors);
         assert_eq!(rig.ports(1).await, ["4"]);
         assert!(rig.alarms[0].message.contains("started again"), "{}", rig.alarms[0].message);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_never_pauses_is_followed() {
+        let machine = std::sync::Arc::new(OpenWrt::new());
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        let writer = tokio::spawn({
+            let machine = std::sync::Arc::clone(&machine);
+            async move {
+                for port in 2.. {
+                    machine.log(port);
+                    sleep(PAUSE / 4).await;
+                }
+            }
+        });
+        assert_eq!(rig.ports(2).await, ["2", "3"]);
+        writer.abort();
     }
 
     #[tokio::test]
