@@ -19,6 +19,9 @@ CYCLONEDX=0.5.9
 declare -A TARGET_OF=(
     [amd64]=x86_64-unknown-linux-musl [arm64]=aarch64-unknown-linux-musl [armhf]=armv7-unknown-linux-musleabihf
 )
+# Thumb-2 instructions, which every ARMv7-A has: three quarters of the bytes for the same program. The compiler warns that
+# the name of the feature may change some day; the compiler here is Debian's, and does not.
+declare -A FLAGS_OF=([armv7-unknown-linux-musleabihf]=" -C target-feature=+thumb-mode")
 shift
 architectures=("$@")
 [[ $# -gt 0 ]] || architectures=("${!TARGET_OF[@]}")
@@ -42,8 +45,9 @@ printf '[package]\nname = "seed"\nedition = "2024"\n[workspace]\n' >"$folder/see
 echo 'fn main() {}' >"$folder/seed/src/main.rs"
 
 # One identity of compiler, zig and how the library is made: when one changes, it is built again.
-made_by="$("$RUSTC" -V) zig $ZIG $(sed -n '/^sysroot=/,/^done/p' "${BASH_SOURCE[0]}" | sha256sum)"
+how="$("$RUSTC" -V) zig $ZIG $(sed -n '/^sysroot=/,/^done/p' "${BASH_SOURCE[0]}" | sha256sum)"
 for target in "${TARGETS[@]}"; do
+    made_by=$how${FLAGS_OF[$target]:-}
     library=$sysroot/lib/rustlib/$target/lib
     [[ "$(cat "$library/.made-by" 2>/dev/null)" == "$made_by" ]] && continue
     echo "compiling the standard library for $target"
@@ -52,7 +56,8 @@ for target in "${TARGETS[@]}"; do
     (
         cd "$folder/seed"
         RUSTC=$RUSTC RUSTC_BOOTSTRAP=1 RUSTUP_TOOLCHAIN='' PATH="$folder/python/bin:$PATH" \
-            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes --remap-path-prefix=$LIBRARY=/rustc/library
+            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes${FLAGS_OF[$target]:-}
+                --remap-path-prefix=$LIBRARY=/rustc/library
                 --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
             CARGO_TARGET_DIR="$folder/seed/target" \
             cargo-zigbuild zigbuild --quiet --release --target "$target" \
@@ -63,7 +68,9 @@ for target in "${TARGETS[@]}"; do
     cp "$folder/seed/target/$target/release/deps/"lib*.rlib "$library/"
     # The seed unwinds; a profile with panic = "abort" needs this crate compiled for it.
     rm -f "$library"/libpanic_abort-*.rlib
-    RUSTC_BOOTSTRAP=1 "$RUSTC" --sysroot "$sysroot" --target "$target" --crate-name panic_abort --edition 2024 \
+    # shellcheck disable=SC2086
+    RUSTC_BOOTSTRAP=1 "$RUSTC" --sysroot "$sysroot" --target "$target" ${FLAGS_OF[$target]:-} \
+        --crate-name panic_abort --edition 2024 \
         --crate-type rlib -C panic=abort -C opt-level=3 -C embed-bitcode=yes -Z force-unstable-if-unmarked \
         -C metadata=abort -C extra-filename=-abort --out-dir "$library" "$LIBRARY/panic_abort/src/lib.rs"
     echo "$made_by" >"$library/.made-by"
@@ -82,6 +89,6 @@ fi
     echo "export RUSTC=$RUSTC PATH=$folder/python/bin:\$PATH"
     for target in "${TARGETS[@]}"; do
         name=$(tr 'a-z-' 'A-Z_' <<<"$target")
-        echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot -C link-self-contained=no\""
+        echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot -C link-self-contained=no${FLAGS_OF[$target]:-}\""
     done
 } >"$folder/env"
