@@ -104,7 +104,7 @@ impl Machine {
         std::fs::copy(desk.path("right"), device.share.join("right")).unwrap();
         device.shell(USERS);
         let penalties = if release == "trixie" { "PerSourcePenalties no\n" } else { "" };
-        device.write("/etc/ssh/sshd_config", &format!("{OPENSSH}{penalties}"));
+        device.write("/etc/ssh/sshd_config", format!("{OPENSSH}{penalties}"));
         device.shell(log.start());
         device.shell("/usr/sbin/sshd -p 2022 -o LoginGraceTime=3; dropbear -p 2222 -r /etc/dropbear/key -w -T 3");
 
@@ -121,7 +121,7 @@ impl Machine {
                 "eventPriorityListeningPorts": { "value": "Off" },
             } } },
         });
-        device.write("/mnt/share/twin.json", &twin.to_string());
+        device.write("/mnt/share/twin.json", twin.to_string());
         device.shell("mkdir -p /var/lib/edgewarden");
         let words = device.install(agent::binary());
         let agent = edgewarden(&device, &words, &["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -4,7 +4,7 @@
 //! where another one writes down what it can without the kernel's types; [`audit`], where the kernel's own records do;
 //! [`connector`], where the kernel says that something ran; and [`poll`], a repeated look at `/proc`. Each gives an
 //! [`image`], read from `/proc` where the kernel does not tell, and [`event`] writes it down, the same for all.
-//! [`ORDER`] says which is better, and why.
+//! `ORDER` says which is better, and why.
 
 pub mod audit;
 
