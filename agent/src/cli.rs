@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use collector_common::collector::Collector;
 use collector_common::root::Root;
+use collector_common::sys::memory;
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 use tracing::error;
@@ -101,6 +102,7 @@ enum Command {
 
 /// Does what was asked.
 pub fn main(arguments: Arguments) -> ExitCode {
+    memory::keep_little();
     let complaints = log_to_stderr(arguments.verbose);
     match arguments.command {
         Command::Run { config, user } => run(config, user.as_deref(), complaints),
