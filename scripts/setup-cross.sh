@@ -85,10 +85,12 @@ if [[ "$("$folder/cargo/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null)" !
 fi
 "$here/need-packages.sh" lintian:lintian
 
+# A panic ends the agent at once, so nothing reads what unwinding would need: some hundred kilobytes less.
 {
     echo "export RUSTC=$RUSTC PATH=$folder/python/bin:\$PATH"
     for target in "${TARGETS[@]}"; do
         name=$(tr 'a-z-' 'A-Z_' <<<"$target")
-        echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot -C link-self-contained=no${FLAGS_OF[$target]:-}\""
+        flags="-C link-self-contained=no -C force-unwind-tables=no${FLAGS_OF[$target]:-}"
+        echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot $flags\""
     done
 } >"$folder/env"
