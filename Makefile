@@ -116,7 +116,8 @@ release:
 	rm -rf out
 	$(MAKE) deb
 	scripts/test-tarball.sh out/edgewarden-*-amd64.tar.gz
-	awk '/^## /{ if (seen++) exit } seen' CHANGELOG.md >out/RELEASE-NOTES.md
+	awk -v version="$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)" \
+		'/^## /{ if (seen++) exit; $$0 = "## Edgewarden " version } seen' CHANGELOG.md >out/RELEASE-NOTES.md
 	cd out && sha256sum -- *.deb *.tar.gz *.cdx.json RELEASE-NOTES.md >SHA256SUMS
 
 # Debian 11, 12 and 13 in containers, in minutes; and Debian 12 on emulated boards with Debian's own kernels. What
@@ -128,10 +129,13 @@ test-device-arm: ARCHITECTURES = arm64 armhf
 test-device test-device-arm:
 	scripts/setup-test.sh
 	scripts/setup-cross.sh "$(CROSS)" $(ARCHITECTURES)
+	rm -rf "$(TARGET_DIR)/device/packages"
 	PACKAGES=edgewarden scripts/build-deb.sh "$(CROSS)" "$(TARGET_DIR)/device/packages" $(ARCHITECTURES)
-	for board in $(filter arm%,$(MACHINES)); do scripts/make-board.sh "$$board" "$(TARGET_DIR)/device/$$board"; done
+	for board in $(filter arm%,$(MACHINES)); do \
+		scripts/make-board.sh "$$board" "$(TARGET_DIR)/device/$$board" || exit 1; \
+	done
 	DEVICE_MACHINES="$(MACHINES)" DEVICE_PACKAGES="$(TARGET_DIR)/device/packages" DEVICE_BOARDS="$(TARGET_DIR)/device" \
 		cargo test --locked -p edgewarden --test device -- --nocapture
 
-check-reproducible:
+check-reproducible: deb
 	scripts/check-reproducible.sh "$(CROSS)" out

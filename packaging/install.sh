@@ -53,13 +53,14 @@ put() {
 # By hand, because what makes a user has another name and other options on each of these systems, and busybox often
 # comes without.
 make_user() {
-    number=$(sed -n 's/^edgewarden:[^:]*:\([0-9]*\).*/\1/p' "$root/etc/passwd")
-    [ -z "$number" ] || return 0
+    group=$(sed -n 's/^edgewarden:[^:]*:[0-9]*:\([0-9]*\):.*/\1/p' "$root/etc/passwd")
+    [ -z "$group" ] || return 0
     number=999
     while grep -qE "^[^:]*:[^:]*:$number:" "$root/etc/passwd" "$root/etc/group"; do number=$((number - 1)); done
     echo "edgewarden:x:$number:" >>"$root/etc/group"
     [ ! -e "$root/etc/shadow" ] || echo "edgewarden:!:::::::" >>"$root/etc/shadow"
     echo "edgewarden:x:$number:$number:Edgewarden security agent:/nonexistent:/sbin/nologin" >>"$root/etc/passwd"
+    group=$number
 }
 
 forget_user() {
@@ -101,7 +102,7 @@ install_files() {
     esac
     make_user
     mkdir -p "$root/etc/edgewarden"
-    chown "0:$number" "$root/etc/edgewarden"
+    chown "0:$group" "$root/etc/edgewarden"
     chmod 0750 "$root/etc/edgewarden"
     # What is there is the administrator's.
     [ -e "$root/etc/edgewarden/twin.json" ] || put 644 "$files/twin.json" "$root/etc/edgewarden/twin.json"
@@ -148,6 +149,11 @@ purge() {
     forget_user
 }
 
+# Both stop services and forget a user, which an image has not: taking away there is not making the image.
+if [ -n "$root" ] && [ "$what" != install ]; then
+    echo "$what works on the running system only; of an image that is being built, make a new one without edgewarden" >&2
+    exit 2
+fi
 case "$what" in
     install)
         if [ -n "$root" ]; then

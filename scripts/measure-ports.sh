@@ -18,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 agent="$(realpath "${1:?path of the release binary}")"
 [[ $EUID = 0 ]] || { echo "only root can measure this" >&2; exit 1; }
 if [[ -z "${2:-}" ]]; then
-    scripts/need-packages.sh gcc:gcc ss:iproute2 lsof:lsof busybox:busybox
+    scripts/need-packages.sh gcc:gcc ss:iproute2 lsof:lsof busybox:busybox-static
     echo "date      $(date -u +%Y-%m-%dT%H:%MZ)"
     echo "machine   $(uname -srm), $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load $(cut -d' ' -f1-3 /proc/loadavg)"
     echo "command   scripts/measure-ports.sh $agent"

@@ -34,9 +34,11 @@ RUSTC=/usr/bin/rustc
 
 "$here/need-packages.sh" /usr/lib/rustlib/x86_64-unknown-linux-gnu/lib:rustc-web "$LIBRARY/std/Cargo.toml:rust-web-src"
 python3 -c 'import ensurepip' 2>/dev/null || "$here/need-packages.sh" "python3-venv is missing:python3-venv"
-if [[ ! -x $folder/python/bin/cargo-zigbuild ]]; then
-    python3 -m venv "$folder/python"
-    "$folder/python/bin/pip" install --quiet --disable-pip-version-check "ziglang==$ZIG" "cargo-zigbuild==$ZIGBUILD"
+pins=$(printf '%s\n' "cargo-zigbuild==$ZIGBUILD" "ziglang==$ZIG")
+if [[ "$("$folder/python/bin/pip" freeze --disable-pip-version-check 2>/dev/null)" != "$pins" ]]; then
+    python3 -m venv --clear "$folder/python"
+    # shellcheck disable=SC2086 # several packages
+    "$folder/python/bin/pip" install --quiet --disable-pip-version-check $pins
 fi
 
 sysroot=$folder/sysroot
@@ -87,10 +89,12 @@ if [[ "$("$folder/cargo/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null)" !
 fi
 "$here/need-packages.sh" lintian:lintian
 
-# A panic ends the agent at once, so nothing reads what unwinding would need: some hundred kilobytes less.
+# A panic ends the agent at once, so nothing reads what unwinding would need: some hundred kilobytes less. What another
+# call has set up stays in it.
 {
     echo "export RUSTC=$RUSTC PATH=$folder/python/bin:\$PATH"
-    for target in "${TARGETS[@]}"; do
+    for target in "${TARGET_OF[@]}"; do
+        [[ "$(cat "$sysroot/lib/rustlib/$target/lib/.made-by" 2>/dev/null)" == "$how${FLAGS_OF[$target]:-}" ]] || continue
         name=$(tr 'a-z-' 'A-Z_' <<<"$target")
         flags="-C link-self-contained=no -C force-unwind-tables=no${FLAGS_OF[$target]:-}"
         echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot $flags\""

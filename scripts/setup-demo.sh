@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./need-packages.sh gcc:gcc /usr/include/stdio.h:libc6-dev
-./need-packages.sh sshd:openssh-server ssh:openssh-client busybox:busybox ip:iproute2 || {
+./need-packages.sh sshd:openssh-server ssh:openssh-client busybox:busybox-static ip:iproute2 || {
     [[ $? -eq 3 ]] || exit 1
     echo "the demo goes on without them and says what it leaves out" >&2
 }

@@ -8,5 +8,5 @@ exec ./need-packages.sh \
     gcc:gcc /usr/include/stdio.h:libc6-dev \
     mosquitto:mosquitto mosquitto_sub:mosquitto-clients \
     sshd:openssh-server ssh:openssh-client dropbear:dropbear-bin socat:socat unshare:util-linux \
-    busybox:busybox auditd:auditd ss:iproute2 openssl:openssl \
+    busybox:busybox-static auditd:auditd ss:iproute2 openssl:openssl \
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap pgrep:procps

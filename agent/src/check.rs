@@ -68,7 +68,7 @@ fn usable(config: &Config, root: &Root, collectors: &[&dyn Collector]) -> (Strin
     }
     let mut text = settings(&layers.effective(), &config.file);
     text += &section("collectors", surveys(layers.settings(), root, collectors));
-    let needed = privileges::names(privileges::needed_by(layers.settings(), config.takes_twin())).join(" ");
+    let needed = privileges::names(privileges::needed_by(&config.settings, config.takes_twin())).join(" ");
     text += &section("capabilities", [format!("`run` gives back all but {needed}")]);
     let mut exit_code = 0;
     if let Some(connection) = &config.local.connection {

@@ -55,10 +55,15 @@ pub fn needed_for(kind: Kind, backend: ProcessBackend) -> CapabilitySet {
         ProcessBackend::Auto | ProcessBackend::Connector => CapabilitySet::NET_ADMIN | CapabilitySet::SYS_NICE,
         _ => CapabilitySet::empty(),
     };
+    // Not with `auto`, which has others: whoever names this one has decided that the agent may use audit.
+    let audit = match backend {
+        ProcessBackend::Audit => CapabilitySet::AUDIT_CONTROL | CapabilitySet::AUDIT_READ,
+        _ => CapabilitySet::empty(),
+    };
     match kind {
         Kind::LocalUsers | Kind::Login => CapabilitySet::DAC_READ_SEARCH,
         Kind::ListeningPorts => CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH | bpf,
-        Kind::ProcessCreate => CapabilitySet::SYS_PTRACE | bpf | connector,
+        Kind::ProcessCreate => CapabilitySet::SYS_PTRACE | bpf | connector | audit,
         _ => CapabilitySet::empty(),
     }
 }
@@ -74,8 +79,9 @@ fn of_use_for(kind: Kind) -> CapabilitySet {
 
 /// What the collectors that are on need; all of them, where a hub may turn them on later.
 pub fn needed_by(settings: &Settings, hub_has_a_say: bool) -> CapabilitySet {
-    let backend = if hub_has_a_say { ProcessBackend::Auto } else { settings.collectors.process_backend };
-    of_all(settings, hub_has_a_say, |kind| needed_for(kind, backend))
+    let named = settings.collectors.process_backend;
+    let may_become = if hub_has_a_say { ProcessBackend::Auto } else { named };
+    of_all(settings, hub_has_a_say, |kind| needed_for(kind, named) | needed_for(kind, may_become))
 }
 
 fn of_all(settings: &Settings, hub_has_a_say: bool, of: impl Fn(Kind) -> CapabilitySet) -> CapabilitySet {
@@ -222,6 +228,19 @@ mod tests {
             needed.sort_unstable();
             assert_eq!(given, needed, "{key}");
         }
+    }
+
+    /// Also with `--user`, by which everything goes that no collector needs.
+    #[test]
+    fn audit_that_is_named_is_needed() {
+        let mut settings = Settings::default();
+        let audit = CapabilitySet::AUDIT_CONTROL | CapabilitySet::AUDIT_READ;
+        assert!(!needed_by(&settings, true).intersects(audit));
+        settings.collectors.process_backend = ProcessBackend::Audit;
+        assert!(needed_by(&settings, false).contains(audit));
+        assert_eq!(needed_by(&settings, true), needed_by(&Settings::default(), true) | audit);
+        settings.set_priority(Kind::ProcessCreate, Priority::Off);
+        assert!(!needed_by(&settings, false).intersects(audit));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What happens to an agent between `apt-get install` and `apt-get purge`.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,9 +23,10 @@ pub fn life_of_a_package(machine: &Machine) -> String {
     configure(machine, &authority, broker.tls_port, &dir);
     let back_end = start(machine);
     // In a container of this machine nothing tells of programs that end at once; `status` says why.
-    four_kinds(machine, &broker, !back_end.contains("twice a second"));
+    four_kinds(machine, &broker, &dir, !back_end.contains("twice a second"));
     reboot_keeps_what_was_not_sent(machine, &mut broker, &authority);
     upgrade_loses_nothing(machine, &mut broker, &authority, &new);
+    removed_and_installed_again_it_runs(machine);
     machine.shell("DEBIAN_FRONTEND=noninteractive apt-get purge -q -y edgewarden");
     assert_eq!(traces(machine), before, "a purge leaves nothing");
 
@@ -88,7 +89,7 @@ fn start(machine: &Machine) -> String {
 }
 
 /// Something real of each kind, and its row with the right values.
-fn four_kinds(machine: &Machine, broker: &Mosquitto, sees_all: bool) {
+fn four_kinds(machine: &Machine, broker: &Mosquitto, dir: &TempDir, sees_all: bool) {
     login(machine, "firstlogin");
     wait_row(broker, "the refused login", "Login", |row| {
         row.details["ExtraDetails"]["AttemptedUserName"] == "firstlogin"
@@ -100,6 +101,16 @@ fn four_kinds(machine: &Machine, broker: &Mosquitto, sees_all: bool) {
     machine.shell("useradd -m -s /bin/bash -G sudo firstuser");
     wait_row(broker, "the new account", "LocalUsers", |row| {
         row.text("UserName") == "firstuser" && row.text("GroupNames").split(';').any(|group| group == "sudo")
+    });
+
+    log_in(machine, "firstuser", dir);
+    let user_id = machine.shell("id -u firstuser");
+    wait_row(broker, "the login", "Login", |row| {
+        row.text("UserName") == "firstuser"
+            && row.text("UserId") == user_id.trim()
+            && row.text("RemoteAddress") == machine.host().to_string()
+            && row.text("Result") == "Success"
+            && row.text("Executable") == "/usr/sbin/sshd"
     });
 
     // Of another user, so that the agent proves it may look into a process that is not its own, sandbox and all.
@@ -140,15 +151,35 @@ fn stranger(name: &str) -> String {
 
 /// Somebody on this machine who may not come in.
 fn login(machine: &Machine, user: &str) {
+    let out = ssh(machine, user, &[]);
+    assert!(!out.status.success(), "{user} got in");
+}
+
+/// With a key that the account gets for it.
+fn log_in(machine: &Machine, user: &str, dir: &TempDir) {
+    let key = dir.path().join("key").display().to_string();
+    let out = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).output();
+    assert!(out.expect("ssh-keygen runs; scripts/setup-test.sh installs it").status.success());
+    machine.put(&dir.path().join("key.pub"), "/root/key.pub");
+    machine.shell(&format!(
+        "install -d -m 700 -o {user} ~{user}/.ssh && install -m 600 -o {user} /root/key.pub ~{user}/.ssh/authorized_keys"
+    ));
+    wait::until("the account to be let in", || {
+        let out = ssh(machine, user, &["-i", &key]);
+        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+    });
+}
+
+fn ssh(machine: &Machine, user: &str, with: &[&str]) -> Output {
     let (address, port) = machine.ssh();
-    let out = Command::new("ssh")
+    Command::new("ssh")
         .args(["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
         .args(["-o", "PreferredAuthentications=publickey", "-F", "none", "-p", &port.to_string()])
-        .arg(format!("{user}@{address}"))
+        .args(with)
+        .args([&format!("{user}@{address}"), "true"])
         .stdin(Stdio::null())
         .output()
-        .expect("ssh runs; scripts/setup-test.sh installs it");
-    assert!(!out.status.success(), "{user} got in");
+        .expect("ssh runs; scripts/setup-test.sh installs it")
 }
 
 fn reboot_keeps_what_was_not_sent(machine: &Machine, broker: &mut Mosquitto, authority: &Authority) {
@@ -163,14 +194,25 @@ fn upgrade_loses_nothing(machine: &Machine, broker: &mut Mosquitto, authority: &
     let configured = machine.shell("cat /etc/edgewarden/twin.json");
     happen_unheard(machine, broker, "beforeupgrade");
     machine.put(new, "/root/edgewarden.deb");
+    let old_process = machine.shell("systemctl show -p MainPID --value edgewarden");
     machine
         .shell("DEBIAN_FRONTEND=noninteractive apt-get install -q -y -o APT::Sandbox::User=root /root/edgewarden.deb");
     let installed = machine.shell("dpkg-query -W -f '${Version}' edgewarden");
     assert_eq!(installed, package::version(new));
     assert_eq!(machine.shell("cat /etc/edgewarden/twin.json"), configured, "what the operator wrote stays");
     assert_eq!(machine.shell("systemctl is-active edgewarden").trim(), "active");
+    let new_process = machine.shell("systemctl show -p MainPID --value edgewarden");
+    assert_ne!(new_process, old_process, "the new version takes over");
     broker.start_again_tls(authority);
     each_once(broker, "beforeupgrade");
+}
+
+/// It was enabled and still is; nobody would notice before the next boot that it does not run.
+fn removed_and_installed_again_it_runs(machine: &Machine) {
+    machine.shell("DEBIAN_FRONTEND=noninteractive apt-get remove -q -y edgewarden");
+    machine
+        .shell("DEBIAN_FRONTEND=noninteractive apt-get install -q -y -o APT::Sandbox::User=root /root/edgewarden.deb");
+    assert_eq!(machine.shell("systemctl is-active edgewarden || true").trim(), "active");
 }
 
 /// How many events of a kind the agent has collected since it started.
