@@ -141,7 +141,7 @@ impl Watch<'_> {
 }
 
 impl Drop for Watch<'_> {
-    /// What came in since the last look is not lost because the agent stops.
+    /// What came in since the last look is not lost because the agent stops, and what found no room is counted.
     fn drop(&mut self) {
         let Watch { cx, probe, glance, .. } = self;
         let now = cx.clock.now();
@@ -154,9 +154,11 @@ impl Drop for Watch<'_> {
         };
         while let Some(draft) = rest() {
             if cx.out.offer(draft).is_err() {
-                return;
+                break;
             }
         }
+        let counted = self.probe.dropped().map(|dropped| self.note_drops(dropped));
+        tracing::debug!("the last count of execs that found no room in the ring: {counted:?}");
     }
 }
 
@@ -236,6 +238,15 @@ mod tests {
     use crate::collectors::exec::tests::context;
     use collector_common::collector::ProcessBackend;
     use std::process::Command;
+    use tokio::time::timeout;
+
+    fn more_than_fits(mark: &str) {
+        let long = "x".repeat(9000);
+        for number in 0..200 {
+            let mark = format!("{mark}-{number}");
+            assert!(Command::new("/bin/true").args([&mark, &long]).status().unwrap().success());
+        }
+    }
 
     /// Nobody looks while more is executed than fits into the ring.
     #[tokio::test]
@@ -245,11 +256,7 @@ mod tests {
             Ok(probe) => probe,
             Err(why) => return eprintln!("not run: {why}"),
         };
-        let long = "x".repeat(9000);
-        for number in 0..200 {
-            let mark = format!("edgewarden-ring-{number}");
-            assert!(Command::new("/bin/true").args([&mark, &long]).status().unwrap().success());
-        }
+        more_than_fits("edgewarden-ring");
         let observed = async {
             let mut seen = 0;
             loop {
@@ -267,5 +274,24 @@ mod tests {
         };
         assert!(seen < 200 && seen + said >= 200, "{seen} events, {said} said to be lost");
         assert_eq!(losses.take(), [(Kind::ProcessCreate, said)]);
+    }
+    /// The agent stops before it looks again.
+    #[tokio::test]
+    async fn what_found_no_room_since_the_last_look_is_counted_at_the_end() {
+        let (cx, mut events) = context(ProcessBackend::Bpf);
+        let probe = match Probe::load(&cx.root) {
+            Ok(probe) => probe,
+            Err(why) => return eprintln!("not run: {why}"),
+        };
+        let mut observing = Box::pin(observe(&cx, probe));
+        assert!(timeout(BATCH * 2, &mut observing).await.is_err());
+        more_than_fits("edgewarden-last");
+        drop(observing);
+        let seen = std::iter::from_fn(|| events.try_recv().ok()).filter(|draft| {
+            matches!(&draft.payload, Some(Payload::ProcessCreate(event)) if event.command_line.contains("edgewarden-last"))
+        });
+        let seen = seen.count() as u64;
+        let lost: u64 = cx.out.losses().take().iter().map(|(_, execs)| execs).sum();
+        assert!(seen < 200 && seen + lost >= 200, "{seen} events, {lost} lost");
     }
 }
