@@ -58,6 +58,11 @@ impl Glance {
         }
     }
 
+    /// Whether there is a next exec.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// The next exec of which all is known that will be.
     pub fn next(&mut self) -> Option<(ExecRecord, Image)> {
         self.ready.pop_front()
