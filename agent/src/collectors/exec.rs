@@ -69,6 +69,8 @@ enum Backend {
 /// The back end in use.
 struct Choice {
     backend: Backend,
+    /// In the order, if it was taken from there.
+    place: usize,
     /// Why it is not a better one, unless this one was asked for.
     passed_over: Vec<String>,
 }
@@ -88,7 +90,7 @@ const ORDER: [(ProcessBackend, Demand); 6] = [
     (ProcessBackend::Poll, Demand::Any),
 ];
 
-/// How long a back end that failed is not tried again.
+/// How often it is tried whether one works again that failed.
 const BETTER_AGAIN: Duration = Duration::from_secs(600);
 
 /// Lets the reader run before the program that would end meanwhile (`capabilities(7)`).
@@ -126,6 +128,15 @@ impl Backend {
             Backend::Audit(_) => ProcessBackend::Audit,
             Backend::Connector(_) => ProcessBackend::Connector,
             Backend::Poll => ProcessBackend::Poll,
+        }
+    }
+
+    async fn observe(self, cx: &Context) -> Result<(), Failure> {
+        match self {
+            Backend::Bpf(probe) | Backend::BpfNoBtf(probe) => bpf::observe(cx, *probe).await,
+            Backend::Audit(way) => audit::observe(cx, way).await,
+            Backend::Connector(socket) => connector::observe(cx, socket).await,
+            Backend::Poll => poll::observe(cx).await,
         }
     }
 
@@ -170,12 +181,16 @@ fn name(backend: ProcessBackend) -> &'static str {
 
 async fn run(mut cx: Context) -> Result<(), Failure> {
     let mut broken: Vec<(ProcessBackend, String)> = Vec::new();
+    let mut better: Option<Choice> = None;
     let recorder = cx.out.clone();
+    let mut wanted = cx.settings.borrow_and_update().process_backend;
     loop {
-        let wanted = cx.settings.borrow_and_update().process_backend;
-        let choice = choose_apart(&cx.root, wanted, &broken).await?;
+        let choice = match better.take() {
+            Some(choice) => choice,
+            None => choose_apart(&cx.root, wanted, &broken).await?,
+        };
         let lacks = choice.lacks(&cx.root);
-        let kind = choice.backend.kind();
+        let (kind, place) = (choice.backend.kind(), choice.place);
         cx.state.running(choice.backend.words(&cx.root), (!lacks.is_empty()).then(|| lacks.join("; ")));
         let hash = cx.settings.borrow().process_hash;
         cx.out = match hash {
@@ -184,16 +199,8 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
             false => recorder.clone(),
         };
         let mut settings = cx.settings.clone();
-        let observed = async {
-            match choice.backend {
-                Backend::Bpf(probe) | Backend::BpfNoBtf(probe) => bpf::observe(&cx, *probe).await,
-                Backend::Audit(way) => audit::observe(&cx, way).await,
-                Backend::Connector(socket) => connector::observe(&cx, socket).await,
-                Backend::Poll => poll::observe(&cx).await,
-            }
-        };
         tokio::select! {
-            ended = observed => match ended {
+            ended = choice.backend.observe(&cx) => match ended {
                 Err(Failure(why)) if falls_back(wanted, kind) => {
                     if say_lowered(&cx, kind, &why).await.is_err() {
                         return Ok(());
@@ -202,8 +209,33 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
                 }
                 ended => return ended,
             },
-            () = other_wanted(&mut settings, wanted, hash) => broken.clear(),
-            () = tokio::time::sleep(BETTER_AGAIN), if !broken.is_empty() => broken.clear(),
+            () = other_wanted(&mut settings, wanted, hash) => {
+                broken.clear();
+                wanted = cx.settings.borrow_and_update().process_backend;
+            }
+            // The one in use goes on until then, so that nothing is missed; what is executed while both are at work is
+            // told twice.
+            found = better_one(&cx.root, place), if !broken.is_empty() => {
+                let is_above = |failed| ORDER[..found.place].iter().any(|(kind, _)| *kind == failed);
+                broken.retain(|(failed, _)| is_above(*failed));
+                better = Some(found);
+            }
+        }
+    }
+}
+
+/// Looks again and again whether one works that is better than that of a place in the order.
+async fn better_one(root: &Root, used: usize) -> Choice {
+    loop {
+        tokio::time::sleep(BETTER_AGAIN).await;
+        let better = move |root: &Root| {
+            // Audit as its owner would find itself as the owner to read beside.
+            let itself = (ORDER[used].0, "a better one works again".to_owned());
+            best_of(root, &ORDER[..used], &[itself])
+        };
+        match apart(root, better).await {
+            Ok(choice) => return choice,
+            Err(Failure(why)) => tracing::debug!("no better back end for ProcessCreate works yet: {why}"),
         }
     }
 }
@@ -220,18 +252,26 @@ async fn say_lowered(cx: &Context, failed: ProcessBackend, why: &str) -> Result<
     cx.out.send(Draft::alarm(cx.clock.now(), remark)).await
 }
 
-/// Chooses in a thread of its own: to bring a program into the kernel takes a slow board a second.
 async fn choose_apart(
     root: &Root,
     wanted: ProcessBackend,
     broken: &[(ProcessBackend, String)],
 ) -> Result<Choice, Failure> {
-    let (root, broken) = (root.clone(), broken.to_vec());
-    let prepared = move || {
-        audit::owner::clean_up(&root);
-        choose(&root, wanted, &broken)
+    let broken = broken.to_vec();
+    let prepared = move |root: &Root| {
+        audit::owner::clean_up(root);
+        choose(root, wanted, &broken)
     };
-    let chosen = tokio::task::spawn_blocking(prepared).await;
+    apart(root, prepared).await
+}
+
+/// Chooses in a thread of its own: to bring a program into the kernel takes a slow board a second.
+async fn apart(
+    root: &Root,
+    choose: impl FnOnce(&Root) -> Result<Choice, Failure> + Send + 'static,
+) -> Result<Choice, Failure> {
+    let root = root.clone();
+    let chosen = tokio::task::spawn_blocking(move || choose(&root)).await;
     chosen.unwrap_or_else(|error| Err(Failure(format!("choosing a back end failed: {error}"))))
 }
 
@@ -239,23 +279,33 @@ async fn choose_apart(
 fn choose(root: &Root, wanted: ProcessBackend, broken: &[(ProcessBackend, String)]) -> Result<Choice, Failure> {
     if wanted != ProcessBackend::Auto {
         let backend = open(root, wanted, Demand::Any).map_err(Failure)?;
-        return Ok(Choice { backend, passed_over: Vec::new() });
+        return Ok(Choice { backend, place: 0, passed_over: Vec::new() });
     }
+    best_of(root, &ORDER, broken)
+}
+
+/// The first of an order that works, without those that failed.
+fn best_of(
+    root: &Root,
+    order: &[(ProcessBackend, Demand)],
+    broken: &[(ProcessBackend, String)],
+) -> Result<Choice, Failure> {
     let mut passed_over: Vec<(ProcessBackend, String)> = Vec::new();
-    for (kind, demand) in ORDER {
+    let said = |(kind, why): (ProcessBackend, String)| format!("{} is not used: {why}", name(kind));
+    for (place, (kind, demand)) in order.iter().copied().enumerate() {
         let failed = broken.iter().find(|(failed, _)| *failed == kind).map(|(_, why)| why.clone());
         let opened = failed.map_or_else(|| open(root, kind, demand), Err);
         // Of a back end with two places in the order the last word counts.
         passed_over.retain(|(passed, _)| *passed != kind);
         match opened {
             Ok(backend) => {
-                let said = |(kind, why): (ProcessBackend, String)| format!("{} is not used: {why}", name(kind));
-                return Ok(Choice { backend, passed_over: passed_over.into_iter().map(said).collect() });
+                return Ok(Choice { backend, place, passed_over: passed_over.into_iter().map(said).collect() });
             }
             Err(why) => passed_over.push((kind, why)),
         }
     }
-    Err(Failure("no back end is left".to_owned()))
+    let all: Vec<String> = passed_over.into_iter().map(said).collect();
+    Err(Failure(format!("no back end is left: {}", all.join("; "))))
 }
 
 /// BPF, audit and the connector speak of the machine this process runs on, so another root can only be looked at.
@@ -598,6 +648,21 @@ pub mod tests {
         assert!(falls_back(ProcessBackend::Auto, ProcessBackend::Connector));
         assert!(!falls_back(ProcessBackend::Auto, ProcessBackend::Poll), "nothing would be left");
         assert!(!falls_back(ProcessBackend::Bpf, ProcessBackend::Bpf), "this one was asked for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_better_one_is_tried_again_until_it_works() {
+        let last = ORDER.len() - 1;
+        let (nowhere, day) = (Root::at("/nonexistent"), BETTER_AGAIN * 144);
+        assert!(timeout(day, better_one(&nowhere, last)).await.is_err(), "none works on a machine that is not there");
+        let Some(best) = choose(&Root::host(), ProcessBackend::Auto, &[]).ok().filter(|best| best.place < last) else {
+            return eprintln!("not run: nothing is better here than the last");
+        };
+        let (better, place) = (best.backend.kind(), best.place);
+        drop(best);
+        let found = timeout(BETTER_AGAIN * 2, better_one(&Root::host(), last)).await;
+        assert_eq!(found.ok().map(|choice| choice.backend.kind()), Some(better));
+        assert!(timeout(day, better_one(&Root::host(), place)).await.is_err(), "nothing is better than the best");
     }
 
     #[tokio::test]
