@@ -316,7 +316,6 @@ fn image(root: &Root, exec: Exec, at: Reading) -> Image {
     match is_same {
         true => Image {
             executable: around.executable.or(image.executable),
-            deleted: image.deleted || around.deleted,
             container: around.container,
             pid_namespace: around.pid_namespace,
             net_namespace: around.net_namespace,

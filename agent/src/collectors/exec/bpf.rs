@@ -10,6 +10,7 @@
 
 use std::fmt::Display;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -19,14 +20,15 @@ use collector_common::event::kind::Kind;
 use collector_common::event::payload::Payload;
 use collector_common::parse::exec_record::ExecRecord;
 use collector_common::parse::proc_pid::{Stat, Uids, container_id};
-use collector_common::root::Root;
 use collector_common::sys::readiness::Readiness;
 use tokio::time::{Instant, timeout_at};
 
+use super::apart;
+use super::connector::STACK_BYTES;
 use super::drops::Drops;
 use super::event::process_create;
 use super::glance::Glance;
-use super::image::{Image, is_foreign};
+use super::image::{DELETED, Image, is_foreign};
 use super::probe::Probe;
 use super::report_running;
 use crate::tick;
@@ -36,6 +38,10 @@ const BATCH: Duration = Duration::from_millis(250);
 
 /// As many as fit into the ring: a record has 96 bytes and more.
 const MOST_RECORDS: usize = 1024 * 1024 / 96;
+
+/// How long a process is waited for that has to be read, and how many are left behind that let nobody read them.
+const PATIENCE: Duration = Duration::from_secs(1);
+const MOST_LEFT_BEHIND: usize = 4;
 
 /// A look without being woken: what the kernel dropped may be the last that happened, and a record that is written at
 /// the very moment this task falls asleep wakes nobody.
@@ -48,7 +54,8 @@ const TICK_NS: u64 = super::TICK_US * 1000;
 pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
     let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure(&error))?;
     let glance = (!probe.is_whole).then(Glance::default);
-    let mut watch = Watch { cx, probe, glance, readiness, noted: 0, drops: Drops::default() };
+    let (in_hand, readers, drops) = (None, Arc::default(), Drops::default());
+    let mut watch = Watch { cx, probe, glance, in_hand, readers, readiness, noted: 0, drops };
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
@@ -79,6 +86,10 @@ struct Watch<'a> {
     cx: &'a Context,
     probe: Probe,
     glance: Option<Glance>,
+    /// What is looked at in `/proc`.
+    in_hand: Option<(ExecRecord, Image)>,
+    /// Counts the threads that do that, and those that were left behind.
+    readers: Arc<()>,
     readiness: Readiness,
     /// Of the drops the kernel counted, how many were noted.
     noted: u64,
@@ -108,10 +119,33 @@ impl Watch<'_> {
         let mut records = 0;
         loop {
             self.cx.out.room().await?;
-            let Some(draft) = next(&mut self.probe.records, self.cx, now) else { return Ok(records) };
+            let Some((record, image)) = next(&mut self.probe.records, self.cx) else { return Ok(records) };
             records += 1;
-            self.cx.out.offer(draft)?;
+            if image.executable.is_some() && image.arguments.is_some() {
+                self.cx.out.offer(draft(&record, &image, self.cx, now))?;
+                continue;
+            }
+            let (pid, with_arguments) = (record.pid, image.arguments.is_none());
+            self.in_hand = Some((record, image));
+            let seen = self.read(pid, with_arguments).await;
+            if let Some((record, image)) = self.in_hand.take() {
+                self.cx.out.offer(draft(&record, &completed(&record, image, seen), self.cx, now))?;
+            }
         }
+    }
+
+    /// Reads a process in a thread, of which only so many are left behind: the memory of the process may lie on a file
+    /// system that answers when it likes, and then the event goes without.
+    async fn read(&self, pid: i32, with_arguments: bool) -> Image {
+        if Arc::strong_count(&self.readers) > MOST_LEFT_BEHIND {
+            return Image::default();
+        }
+        let (root, reader) = (self.cx.root.clone(), Arc::clone(&self.readers));
+        let read = move || {
+            let _until_it_ends = reader;
+            if with_arguments { Image::read(&root, pid) } else { Image::read_without_arguments(&root, pid) }
+        };
+        apart::done("exec-look", STACK_BYTES, PATIENCE, read).await.unwrap_or_default()
     }
 
     /// The same, with a look at `/proc` for what the records do not tell.
@@ -146,17 +180,17 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     /// What came in since the last look is not lost because the agent stops, and what found no room is counted.
     fn drop(&mut self) {
-        let Watch { cx, probe, glance, .. } = self;
+        let Watch { cx, probe, glance, in_hand, .. } = self;
         let now = cx.clock.now();
         if let Some(glance) = glance {
             glance.finish(|fresh| fill(fresh, &mut probe.records, cx));
         }
         let mut rest = || match glance {
-            Some(glance) => glance.next().map(|(record, image)| draft(&record, &image, cx, now)),
-            None => next(&mut probe.records, cx, now),
+            Some(glance) => glance.next(),
+            None => in_hand.take().or_else(|| next(&mut probe.records, cx)),
         };
-        while let Some(draft) = rest() {
-            if cx.out.offer(draft).is_err() {
+        while let Some((record, image)) = rest() {
+            if cx.out.offer(draft(&record, &image, cx, now)).is_err() {
                 break;
             }
         }
@@ -175,10 +209,11 @@ fn next_record(ring: &mut RingBuf<MapData>, cx: &Context) -> Option<ExecRecord> 
     }
 }
 
-fn next(ring: &mut RingBuf<MapData>, cx: &Context, now: Reading) -> Option<Draft> {
+/// The same with what it tells.
+fn next(ring: &mut RingBuf<MapData>, cx: &Context) -> Option<(ExecRecord, Image)> {
     let mut record = next_record(ring, cx)?;
-    let image = image(&cx.root, &mut record);
-    Some(draft(&record, &image, cx, now))
+    let image = image(&mut record);
+    Some((record, image))
 }
 
 /// Takes what is in the ring, and not what comes in all the time meanwhile.
@@ -191,9 +226,9 @@ fn draft(record: &ExecRecord, image: &Image, cx: &Context, now: Reading) -> Draf
     Draft::new(now.at_boottime_us(record.boottime_ns / 1000), Payload::ProcessCreate(event))
 }
 
-fn image(root: &Root, record: &mut ExecRecord) -> Image {
+fn image(record: &mut ExecRecord) -> Image {
     let stat = Stat::of_exec(std::mem::take(&mut record.name), record.parent_pid, record.start_boottime_ns / TICK_NS);
-    let image = Image {
+    Image {
         executable: record.path.take(),
         is_only_asked_for: false,
         deleted: record.deleted,
@@ -208,29 +243,24 @@ fn image(root: &Root, record: &mut ExecRecord) -> Image {
         net_namespace: Some(record.net_namespace).filter(|number| is_foreign("net", *number)),
         changed: false,
         stat: Some(stat),
-    };
-    let is_whole = image.executable.is_some() && image.arguments.is_some();
-    if is_whole { image } else { completed(root, record, image) }
+    }
 }
 
 /// A path of a hundred directories does not fit, and memory may have been swapped out. `/proc` has both, for as long
 /// as the process runs the same program.
-fn completed(root: &Root, record: &ExecRecord, image: Image) -> Image {
-    let read = match image.arguments {
-        Some(_) => Image::read_without_arguments(root, record.pid),
-        None => Image::read(root, record.pid),
-    };
-    let is_same = read.stat.as_ref().zip(image.stat.as_ref()).is_some_and(|(now, then)| {
+fn completed(record: &ExecRecord, image: Image, seen: Image) -> Image {
+    let is_same = seen.stat.as_ref().zip(image.stat.as_ref()).is_some_and(|(now, then)| {
         let is_there = [0, record.arguments_at].contains(&now.arguments_at());
         is_there && (&now.name, now.start_ticks) == (&then.name, then.start_ticks)
     });
     if !is_same {
         return image;
     }
+    // The kernel knows whether the file is deleted, or only called so.
+    let mark: &[u8] = if seen.deleted && !image.deleted { DELETED } else { b"" };
     Image {
-        executable: image.executable.or(read.executable),
-        arguments: image.arguments.or(read.arguments),
-        deleted: image.deleted || read.deleted,
+        executable: image.executable.or_else(|| seen.executable.map(|path| [&path, mark].concat())),
+        arguments: image.arguments.or(seen.arguments),
         ..image
     }
 }

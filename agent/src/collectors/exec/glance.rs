@@ -11,9 +11,10 @@ use collector_common::collector::Failure;
 use collector_common::parse::exec_record::ExecRecord;
 use collector_common::parse::proc_pid::{Stat, Uids};
 use collector_common::root::Root;
-use tokio::time::timeout;
 
 use super::HELD_UP;
+use super::apart::{self, Undone};
+use super::connector::STACK_BYTES;
 use super::image::{Image, parent_executable};
 
 /// Records on their way to events.
@@ -84,11 +85,11 @@ async fn look(root: &Root, records: &[ExecRecord]) -> Result<BTreeMap<i32, Image
         }
         (pid, image)
     };
-    match timeout(HELD_UP, tokio::task::spawn_blocking(move || processes.into_iter().map(see).collect())).await {
-        Ok(Ok(seen)) => Ok(seen),
-        Ok(Err(error)) => Err(Failure(format!("looking at /proc failed: {error}"))),
-        Err(_) => Err(Failure("a process holds up whoever reads its files in /proc: end it".to_owned())),
-    }
+    let looked = move || processes.into_iter().map(see).collect();
+    apart::done("exec-glance", STACK_BYTES, HELD_UP, looked).await.map_err(|undone| match undone {
+        Undone::HeldUp => Failure("a process holds up whoever reads its files in /proc: end it".to_owned()),
+        Undone::Failed(why) => Failure(format!("looking at /proc failed: {why}")),
+    })
 }
 
 /// What is known of an exec, the kernel's words first: `/proc` has no say in who it was and with which arguments.

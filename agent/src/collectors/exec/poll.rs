@@ -17,7 +17,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirEntryExt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use collector_common::collector::{Closed, Context, Failure};
@@ -26,9 +25,8 @@ use collector_common::root::Root;
 use collector_common::sys::readiness::Readiness;
 use nix::errno::Errno;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
+use super::apart::{self, Undone};
 use super::connector::STACK_BYTES;
 use super::event::process_create;
 use super::image::{Image, start_ticks};
@@ -118,24 +116,20 @@ impl Looks {
 /// Looks in a thread of its own, which is left behind when a process holds it up: the arguments of one may lie on
 /// a file system that answers when it likes, and the runtime must not wait for it.
 async fn look_apart(root: &Root, mut seen: Seen) -> Result<(Seen, Vec<(i32, Image)>), Failure> {
-    let (done, looked) = oneshot::channel();
     let root = root.clone();
     let look = move || {
         // Here, because this thread has a number too, which must not be the reason for the next look.
         seen.newest = newest(&root);
         let executed = list(&root).map(|entries| seen.look(&root, &entries));
-        // When this future was dropped, nobody wants to know.
-        drop(done.send((seen, executed)));
+        (seen, executed)
     };
-    let builder = thread::Builder::new().name("exec-look".to_owned()).stack_size(STACK_BYTES);
-    builder.spawn(look).map_err(|error| Failure(format!("cannot start a thread to look at /proc: {error}")))?;
-    match timeout(HELD_UP, looked).await {
-        Ok(Ok((seen, executed))) => Ok((seen, executed?)),
-        Ok(Err(_)) => Err(Failure("the thread that looks at /proc died".to_owned())),
-        Err(_) => Err(Failure(
+    match apart::done("exec-look", STACK_BYTES, HELD_UP, look).await {
+        Ok((seen, executed)) => Ok((seen, executed?)),
+        Err(Undone::HeldUp) => Err(Failure(
             "a process holds up whoever reads its files in /proc, which hides what others execute: find and end it"
                 .to_owned(),
         )),
+        Err(Undone::Failed(why)) => Err(Failure(format!("looking at /proc failed: {why}"))),
     }
 }
 
