@@ -48,7 +48,7 @@ const MOST_LEFT_BEHIND: usize = 4;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The kernel tells the start of a process in hundredths of a second elsewhere, see `super::TICK_US`.
-const TICK_NS: u64 = super::TICK_US * 1000;
+pub const TICK_NS: u64 = super::TICK_US * 1000;
 
 /// Reports execs until dropped or until the recorder is gone.
 pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
