@@ -613,18 +613,29 @@ pub mod tests {
 
     #[tokio::test]
     async fn programs_are_read_when_asked_for() {
-        let mut sleep = Command::new("/bin/sleep").arg("27.18").spawn().unwrap();
         let settings = (*context(ProcessBackend::Poll).0.settings.borrow()).as_ref().clone();
-        let (cx, _sender, mut events) = adjustable(Settings { process_snapshot: true, process_hash: true, ..settings });
+        let (cx, _sender, mut events) = adjustable(Settings { process_hash: true, ..settings });
+        let state = cx.state.clone();
         let running = tokio::spawn(ProcessCreate.run(cx));
-        let event = first(&mut events, |event| event.command_line.ends_with("sleep 27.18")).await;
-        let details = &event.extra_details;
-        assert!(
-            details.get("Sha256").is_some_and(|digest| digest.len() == 64) || details.contains_key("Sha256Missing")
-        );
-        running.abort();
-        sleep.kill().unwrap();
-        sleep.wait().unwrap();
+        until_running(&state).await;
+        let out = Command::new("sha256sum").arg("/bin/sleep").output().unwrap().stdout;
+        let expected = String::from_utf8(out).unwrap().split(' ').next().unwrap().to_owned();
+        // The reader may be busy with a large program of others.
+        for attempt in 0..10 {
+            let seconds = format!("27.18{attempt}");
+            let mut sleep = Command::new("/bin/sleep").arg(&seconds).spawn().unwrap();
+            let event = first(&mut events, |event| event.command_line == format!("/bin/sleep {seconds}")).await;
+            sleep.kill().unwrap();
+            sleep.wait().unwrap();
+            match event.extra_details.get("Sha256") {
+                Some(digest) => {
+                    assert_eq!(*digest, expected);
+                    return running.abort();
+                }
+                None => assert_eq!(event.extra_details["Sha256Missing"], "busy"),
+            }
+        }
+        panic!("it is always busy");
     }
 
     #[tokio::test]
