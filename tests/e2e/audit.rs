@@ -56,9 +56,10 @@ fn what_a_killed_agent_left_in_audit_is_undone_by_the_next() {
     wait_owner(&mut agent);
     agent.kill_9();
     assert!(rules().contains("edgewarden-"), "{}", rules());
-    agent.own()["processBackend"] = "poll".into();
+    // Also by one that has nothing to do with audit.
+    agent.set("eventPriorityProcessCreate", json!("Off"));
     agent.start();
-    wait_backend(&mut agent, "/proc");
+    agent.wait_status("the agent to run", |status| process_create(status)["state"] == "off");
     wait::until("audit to be as before", || audit.is_as_before());
     assert!(agent.log().contains("left behind when it was killed"), "{}", agent.log());
 }
