@@ -4,9 +4,10 @@
 //! exec, in the kernel --record--> ring, 1 MiB --batch--> this task --bounded queue--> recorder
 //! ```
 //!
-//! A record is whole when it is made, so nothing is read in a hurry; where it is not, `glance` makes it so. While nothing is executed this task sleeps, and the
-//! kernel wakes it for the next record. Then it lets records come together and looks by itself, because a wake-up costs
-//! more than all the rest; the kernel wakes it before that only when the ring fills up.
+//! A record is whole when it is made, so nothing is read in a hurry; where it is not, `glance` makes it so. While next to
+//! nothing is executed this task sleeps, and the kernel wakes it for the next record. Then it lets records come together
+//! and looks by itself, because a wake-up costs more than all the rest; the kernel wakes it before that only when the ring
+//! fills up.
 
 use std::fmt::Display;
 use std::os::fd::AsFd;
@@ -21,7 +22,8 @@ use collector_common::event::payload::Payload;
 use collector_common::parse::exec_record::ExecRecord;
 use collector_common::parse::proc_pid::{Stat, Uids, container_id};
 use collector_common::sys::readiness::Readiness;
-use tokio::time::{Instant, timeout_at};
+use nix::sys::timerfd::Expiration;
+use tokio::time::timeout_at;
 
 use super::apart;
 use super::connector::STACK_BYTES;
@@ -31,10 +33,14 @@ use super::glance::Glance;
 use super::image::{DELETED, Image, is_foreign};
 use super::probe::Probe;
 use super::report_running;
+use super::timer::Timer;
 use crate::tick;
 
 /// How long records may come together.
 const BATCH: Duration = Duration::from_millis(250);
+
+/// When no more came together, to wait for the next costs fewer wake-ups than to look again.
+const FEW: usize = 2;
 
 /// As many as fit into the ring: a record has 96 bytes and more.
 const MOST_RECORDS: usize = 1024 * 1024 / 96;
@@ -54,23 +60,24 @@ pub const TICK_NS: u64 = super::TICK_US * 1000;
 pub async fn observe(cx: &Context, probe: Probe) -> Result<(), Failure> {
     let readiness = Readiness::of(probe.records.as_fd()).map_err(|error| failure(&error))?;
     let glance = (!probe.is_whole).then(Glance::default);
+    let batch = Timer::new().map_err(|error| failure(&error))?;
     let (in_hand, readers, drops) = (None, Arc::default(), Drops::default());
-    let mut watch = Watch { cx, probe, glance, in_hand, readers, readiness, noted: 0, drops };
+    let mut watch = Watch { cx, probe, glance, in_hand, readers, readiness, batch, noted: 0, drops };
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
     loop {
         watch.probe.wake_me().map_err(|error| failure(&error))?;
         match watch.look().await? {
-            Some(0) => watch.woken(tick::within(LOOK, std::time::Instant::now()).into()).await?,
+            Some(0) if !watch.woken().await? => continue,
             Some(_) => {}
             None => return Ok(()),
         }
-        // Awake, until nothing came in a while.
+        // Awake, until little came in a while.
         loop {
-            watch.woken(Instant::now() + BATCH).await?;
+            watch.come_together().await?;
             match watch.look().await? {
-                Some(0) => break,
+                Some(0..=FEW) => break,
                 Some(_) => {}
                 None => return Ok(()),
             }
@@ -91,15 +98,30 @@ struct Watch<'a> {
     /// Counts the threads that do that, and those that were left behind.
     readers: Arc<()>,
     readiness: Readiness,
+    batch: Timer,
     /// Of the drops the kernel counted, how many were noted.
     noted: u64,
     drops: Drops,
 }
 
 impl Watch<'_> {
-    /// Waits until the kernel says that there is something to take, and at most until then.
-    async fn woken(&self, until: Instant) -> Result<(), Failure> {
-        timeout_at(until, self.readiness.woken()).await.unwrap_or(Ok(())).map_err(|error| failure(&error))
+    /// Waits until the kernel says that there is something to take, which it may not do before the next look.
+    async fn woken(&self) -> Result<bool, Failure> {
+        let next_look = tick::within(LOOK, std::time::Instant::now()).into();
+        match timeout_at(next_look, self.readiness.woken()).await {
+            Ok(woken) => woken.map(|()| true).map_err(|error| failure(&error)),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Lets records come together, unless the ring fills up.
+    async fn come_together(&self) -> Result<(), Failure> {
+        self.batch.set(Expiration::OneShot(BATCH.into())).map_err(|error| failure(&error))?;
+        tokio::select! {
+            woken = self.readiness.woken() => woken,
+            expired = self.batch.expired() => expired,
+        }
+        .map_err(|error| failure(&error))
     }
 
     /// Takes what there is and says how much it was; `None` when nobody wants it any more.

@@ -14,7 +14,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirEntryExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +21,13 @@ use std::time::Duration;
 use collector_common::collector::{Closed, Context, Failure};
 use collector_common::parse::proc_pid::Stat;
 use collector_common::root::Root;
-use collector_common::sys::readiness::Readiness;
-use nix::errno::Errno;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::Expiration;
 
 use super::apart::{self, Undone};
 use super::connector::STACK_BYTES;
 use super::event::process_create;
 use super::image::{Image, start_ticks};
+use super::timer::Timer;
 use super::{HELD_UP, draft, report_running};
 
 /// The words for `status` and `check`.
@@ -71,10 +69,13 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
-    let looks =
-        Looks::start().map_err(|error| Failure(format!("no timer for looks at /proc could be set: {error}")))?;
+    let looks = Timer::new().and_then(|timer| timer.set(Expiration::Interval(INTERVAL.into())).map(|()| timer));
+    let looks = looks.map_err(|error| Failure(format!("no timer for looks at /proc could be set: {error}")))?;
     loop {
-        looks.next().await.map_err(|error| Failure(format!("waiting for the next look at /proc failed: {error}")))?;
+        looks
+            .expired()
+            .await
+            .map_err(|error| Failure(format!("waiting for the next look at /proc failed: {error}")))?;
         if seen.is_current(newest(&cx.root)) {
             continue;
         }
@@ -85,30 +86,6 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
             if let Err(Closed) = cx.out.offer(draft(cx, process_create(pid, &image, &redaction))) {
                 return Ok(());
             }
-        }
-    }
-}
-
-/// The moments to look at. The runtime's timers are for what is rare: of this distance each costs it two wake-ups
-/// (`timerfd_create(2)` one).
-struct Looks {
-    timer: TimerFd,
-    readiness: Readiness,
-}
-
-impl Looks {
-    fn start() -> io::Result<Looks> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        timer.set(Expiration::Interval(INTERVAL.into()), TimerSetTimeFlags::empty())?;
-        let readiness = Readiness::of(timer.as_fd())?;
-        Ok(Looks { timer, readiness })
-    }
-
-    async fn next(&self) -> io::Result<()> {
-        self.readiness.woken().await?;
-        match self.timer.wait() {
-            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
         }
     }
 }
