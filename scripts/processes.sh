@@ -52,3 +52,20 @@ pss_kb() {
     done
     echo "$sum"
 }
+
+# What a measurement has to keep, and what of it does not hold.
+broken=()
+# limit WHAT VALUE at-most|at-least LIMIT
+limit() {
+    local holds=">"
+    [[ "$3" = at-most ]] || holds="<"
+    awk "BEGIN { exit !($2 $holds $4) }" || return 0
+    broken+=("$1: $2, and the limit is ${3/-/ } $4")
+}
+# Fails, and says of what, if something does not hold.
+report_limits() {
+    local line
+    ((${#broken[@]})) || { echo "limits    all hold"; return 0; }
+    for line in "${broken[@]}"; do echo "limits    $line" >&2; done
+    return 1
+}

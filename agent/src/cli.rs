@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::collect::{self, Request};
 use crate::collectors;
+use crate::collectors::exec::audit::owner;
 use crate::complaints::{self, Complaint};
 use crate::config::problem::Problem;
 use crate::config::settings::Settings;
@@ -136,6 +137,8 @@ fn run(config_file: Option<PathBuf>, user: Option<&str>, complaints: mpsc::Recei
     };
     // A file that vanishes later must not turn into the defaults at the next SIGHUP.
     let reload_file = config_file.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|usual| usual.exists()));
+    // While it may: an agent that was killed may have left audit changed, and this one need not have to do with audit.
+    owner::clean_up(&Root::host());
     let privileges = match Privileges::lay_down(user, &config.settings, config.takes_twin()) {
         Ok(privileges) => privileges,
         Err(reason) => return fail(&reason, 1),

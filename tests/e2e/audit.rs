@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, binary, connection};
-use crate::audit::{Audit, owner, rules};
+use crate::audit::{Audit, auditctl, owner, rules, status};
 use crate::execs::{WITHOUT_BPF, survey, told_right};
 use crate::mosquitto::Mosquitto;
 use crate::{schema, wait};
@@ -56,11 +56,30 @@ fn what_a_killed_agent_left_in_audit_is_undone_by_the_next() {
     wait_owner(&mut agent);
     agent.kill_9();
     assert!(rules().contains("edgewarden-"), "{}", rules());
-    agent.own()["processBackend"] = "poll".into();
+    // Also by one that has nothing to do with audit.
+    agent.set("eventPriorityProcessCreate", json!("Off"));
     agent.start();
-    wait_backend(&mut agent, "/proc");
+    agent.wait_status("the agent to run", |status| process_create(status)["state"] == "off");
     wait::until("audit to be as before", || audit.is_as_before());
     assert!(agent.log().contains("left behind when it was killed"), "{}", agent.log());
+}
+
+#[test]
+fn what_others_set_while_the_agent_owns_audit_stays() {
+    let Some(audit) = Audit::hold() else { return };
+    let mut agent = Agent::new("press-79", connection(1));
+    agent.set("eventPriorityProcessCreate", json!("High"));
+    agent.own()["processBackend"] = "audit".into();
+    agent.start();
+    wait_owner(&mut agent);
+    auditctl(&["-b", "32768"]);
+    audit.record_execs();
+    agent.terminate();
+    let now = status();
+    let set = ["enabled", "backlog_limit", "backlog_wait_time"].map(|key| now[key].as_str());
+    assert_eq!(set, ["1", "32768", audit.before("backlog_wait_time")], "{now:?}");
+    assert!(rules().contains("edgewarden-test"), "{}", rules());
+    assert_eq!(owner(), None);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,28 +16,24 @@ use tempfile::TempDir;
 use crate::agent::{Agent, binary, connection};
 use crate::wait;
 
-/// `collect` of one back end at work, and the program that executes itself in all ways.
-struct Watched {
-    agent: Agent,
-    collect: Child,
+/// `collect` at work, and what it prints.
+struct Collect {
+    child: Child,
     rows: Arc<Mutex<Vec<Value>>>,
+}
+
+/// One back end at work, and the program that executes itself in all ways.
+struct Watched {
+    collect: Collect,
+    /// Holds its configuration.
+    _agent: Agent,
     dir: TempDir,
 }
 
-impl Watched {
-    fn by(backend: &str) -> Watched {
-        let mut agent = Agent::new("press-70", connection(1));
-        agent.own()["processBackend"] = backend.into();
-        agent.write_twin();
-        let mut collect = Command::new(binary())
-            .args(["collect", "ProcessCreate", "--for", "10m", "--config"])
-            .arg(agent.config())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(collect.stdout.take().expect("piped"));
+impl Collect {
+    fn start(mut command: Command) -> Collect {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().expect("piped"));
         let rows: Arc<Mutex<Vec<Value>>> = Arc::default();
         let into = Arc::clone(&rows);
         std::thread::spawn(move || {
@@ -44,23 +41,35 @@ impl Watched {
                 into.lock().unwrap().push(serde_json::from_str(&line).unwrap());
             }
         });
+        Collect { child, rows }
+    }
+
+    fn row(&self, pid: u32) -> Option<Value> {
+        self.rows.lock().unwrap().iter().rev().find(|row| row["ProcessId"] == pid).cloned()
+    }
+}
+
+impl Watched {
+    fn by(backend: &str) -> Watched {
+        let mut agent = Agent::new("press-70", connection(1));
+        agent.own()["processBackend"] = backend.into();
+        agent.write_twin();
+        let mut command = Command::new(binary());
+        command.args(["collect", "ProcessCreate", "--for", "10m", "--config"]).arg(agent.config());
+        let collect = Collect::start(command);
         let dir = TempDir::new().unwrap();
         // The jail in it is looked into by a process that is root there, and by nobody else.
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/execs.c");
         let cc = Command::new("cc").args(["-static", "-O1", "-o"]).arg(dir.path().join("execs")).arg(source).status();
         assert!(cc.expect("a C compiler is needed: scripts/setup-test.sh installs it").success());
-        let watched = Watched { agent, collect, rows, dir };
+        let watched = Watched { _agent: agent, collect, dir };
         wait::until_true("the collector to run", || {
             let mut canary = Command::new(watched.dir.path().join("execs")).args(["canary", backend]).spawn().unwrap();
             canary.wait().unwrap();
-            watched.row(canary.id()).is_some()
+            watched.collect.row(canary.id()).is_some()
         });
         watched
-    }
-
-    fn row(&self, pid: u32) -> Option<Value> {
-        self.rows.lock().unwrap().iter().rev().find(|row| row["ProcessId"] == pid).cloned()
     }
 
     /// The row of each case.
@@ -71,18 +80,18 @@ impl Watched {
         let text = String::from_utf8(out.stdout).unwrap();
         let started = text.lines().map(|line| line.split_once(' ').unwrap());
         let row = |(case, pid): (&str, &str)| {
-            let row = wait::until(case, || self.row(pid.parse().unwrap()).ok_or_else(|| "no row".to_owned()));
+            let row = wait::until(case, || self.collect.row(pid.parse().unwrap()).ok_or_else(|| "no row".to_owned()));
             (case.to_owned(), row)
         };
         started.map(row).collect()
     }
 }
 
-impl Drop for Watched {
+impl Drop for Collect {
     /// Asks it to end, because what it did to the machine has to be undone.
     fn drop(&mut self) {
-        kill(Pid::from_raw(self.collect.id().cast_signed()), Signal::SIGTERM).ok();
-        self.collect.wait().ok();
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).ok();
+        self.child.wait().ok();
     }
 }
 
@@ -194,15 +203,33 @@ fn the_twins_mode_chooses_the_back_end() {
     let mut agent = Agent::new("press-77", connection(1));
     agent.set("eventPriorityProcessCreate", serde_json::json!("Low"));
     agent.own().as_object_mut().expect("an object").remove("processBackend");
-    for (mode, expected) in [(1, &["eBPF", "kernel audit", "netlink", "/proc"][..]), (2, &["netlink"]), (3, &["/proc"])]
-    {
+    let best = survey(&[]);
+    let best = best.lines().next().and_then(|line| line.strip_prefix("ProcessCreate: ")).expect("a first line");
+    for (mode, expected) in [(1, best), (2, "netlink"), (3, "/proc")] {
         agent.twin["properties"]["desired"]["Process_Mode"] = mode.into();
         agent.write_twin();
         let out = wait::output("check", Command::new(binary()).args(["check", "--config"]).arg(agent.config()));
         let text = String::from_utf8(out.stdout).unwrap();
-        let is_used = |backend: &str| text.contains(&format!("\n  ProcessCreate: {backend}"));
-        assert!(expected.iter().any(|backend| is_used(backend)), "{mode}: {text}");
+        assert!(text.contains(&format!("\n  ProcessCreate: {expected}")), "{mode}: {text}");
     }
+}
+
+/// Whatever back end `collect` takes when it is run by this command, it tells of an exec.
+fn assert_told(inside: &[&str]) {
+    let mut words = inside.iter().copied().chain([binary().to_str().unwrap(), "collect", "ProcessCreate"]);
+    let mut command = Command::new(words.next().expect("at least the agent"));
+    command.args(words).args(["--for", "10m"]);
+    let collect = Collect::start(command);
+    wait::until("an exec to be told", || {
+        let mut sleep = Command::new("sleep").arg("1000").spawn().unwrap();
+        let told = (0..40).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            collect.row(sleep.id()).is_some()
+        });
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        if told { Ok(()) } else { Err(format!("{} rows", collect.rows.lock().unwrap().len())) }
+    });
 }
 
 #[test]
@@ -215,12 +242,15 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
     let no_btf = "ProcessCreate: eBPF without BTF\n";
     let connector = "ProcessCreate: netlink process connector\n";
     let poll = "ProcessCreate: /proc, looked at twice a second\n";
-    let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; :";
+    let no_tracefs = "umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; \
+                      ! test -d /sys/kernel/tracing/events && ! test -d /sys/kernel/debug/tracing/events";
     let no_types = "mount -t tmpfs none /sys/kernel/btf";
     let empty_types = "mount -t tmpfs none /sys/kernel/btf && : >/sys/kernel/btf/vmlinux";
     let in_a_world = |mounts: &[&str]| {
         let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
-        survey(&["unshare", "--mount", "sh", "-c", &script])
+        let inside = ["unshare", "--mount", "sh", "-c", &script];
+        assert_told(&inside);
+        survey(&inside)
     };
     // The namespace has to be made before the right to make it is given up.
     let no_network = [&["unshare", "--net"], &WITHOUT_BOTH[..]].concat();
@@ -233,8 +263,10 @@ fn the_next_best_runs_where_the_best_cannot_and_check_says_why() {
         let told = in_a_world(&[empty_types]);
         assert!(told.starts_with(no_btf) && told.contains("eBPF is not used: the BPF program cannot"), "{told}");
     }
+    assert_told(&WITHOUT_BOTH);
     let told = survey(&WITHOUT_BOTH);
     assert!(told.starts_with(connector) && told.contains("give it CAP_BPF and CAP_PERFMON"), "{told}");
+    assert_told(&no_network);
     let told = survey(&no_network);
     assert!(
         told.starts_with(poll)

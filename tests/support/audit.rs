@@ -113,6 +113,11 @@ impl Audit {
         auditctl(&["-D", "-k", KEY]);
     }
 
+    /// What one setting was when the test got it.
+    pub fn before(&self, key: &str) -> &str {
+        &self.before[key]
+    }
+
     /// Whether it is as it was when the test got it. That an owner from before has ended is noticed late.
     pub fn is_as_before(&self) -> Result<(), String> {
         let now = status();
@@ -152,7 +157,7 @@ pub fn rules() -> String {
 }
 
 /// What `auditctl -s` says; empty where there is no audit.
-fn status() -> BTreeMap<String, String> {
+pub fn status() -> BTreeMap<String, String> {
     let out = wait::output("auditctl -s", Command::new("auditctl").arg("-s"));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     text.lines()
@@ -161,7 +166,8 @@ fn status() -> BTreeMap<String, String> {
         .collect()
 }
 
-fn auditctl(arguments: &[&str]) -> String {
+/// Changes or asks, and gives the answer.
+pub fn auditctl(arguments: &[&str]) -> String {
     let out = wait::output("auditctl", Command::new("auditctl").args(arguments));
     assert!(out.status.success(), "auditctl {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).into_owned()

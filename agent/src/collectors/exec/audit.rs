@@ -15,6 +15,7 @@
 pub mod owner;
 pub mod standing;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,8 @@ pub async fn observe(cx: &Context, way: Way) -> Result<(), Failure> {
     let source = apart(move || Source::open(way)).await?;
     let readiness = Readiness::of(source.records().as_fd()).map_err(|error| failure(&error.to_string()))?;
     let (source, assembler, drops) = (Arc::new(source), Assembler::new(audit::abis_here()), Drops::default());
-    let mut watch = Watch { cx, source, assembler, drops, lost: None, next_look: Instant::now() };
+    let ready = VecDeque::new();
+    let mut watch = Watch { cx, source, assembler, ready, drops, lost: None, next_look: Instant::now() };
     if watch.check().await?.is_err() {
         return Ok(());
     }
@@ -161,6 +163,8 @@ struct Watch<'a> {
     cx: &'a Context,
     source: Arc<Source>,
     assembler: Assembler,
+    /// Complete, and not handed over yet.
+    ready: VecDeque<Exec>,
     drops: Drops,
     /// How many records the kernel had dropped at the last look.
     lost: Option<u32>,
@@ -180,10 +184,8 @@ impl Watch<'_> {
                 Received::Record(REPLACE, pid) => return Err(self.wanted_by(pid)),
                 Received::Record(kind, text) => {
                     is_changed |= kind == CONFIG_CHANGE;
-                    match self.assembler.take(kind, text) {
-                        Some(exec) => self.hand_over(exec).await,
-                        None => Ok(()),
-                    }
+                    self.ready.extend(self.assembler.take(kind, text));
+                    self.hand_over().await
                 }
                 Received::Foreign => Ok(()),
                 Received::Dropped => self.drops.note(1, UNCOUNTED, &self.cx.out, self.cx.clock.now()),
@@ -215,12 +217,20 @@ impl Watch<'_> {
         Instant::now() >= self.next_look
     }
 
-    async fn hand_over(&mut self, exec: Exec) -> Result<(), Closed> {
-        // No room in time is a loss, and `offer` counts it.
-        if let Ok(Err(closed)) = timeout(PATIENCE, self.cx.out.room()).await {
-            return Err(closed);
+    /// Nothing is in hand while the recorder is waited for, so nothing is lost when the agent stops then.
+    async fn hand_over(&mut self) -> Result<(), Closed> {
+        while !self.ready.is_empty() {
+            // No room in time is a loss, and `offer` counts it.
+            if let Ok(Err(closed)) = timeout(PATIENCE, self.cx.out.room()).await {
+                return Err(closed);
+            }
+            self.offer_next()?;
         }
-        self.cx.out.offer(draft(self.cx, exec))
+        Ok(())
+    }
+
+    fn offer_next(&mut self) -> Result<(), Closed> {
+        self.ready.pop_front().map_or(Ok(()), |exec| self.cx.out.offer(draft(self.cx, exec)))
     }
 
     /// Looks whether execs still come, at what is never going to be complete, and at what the kernel dropped.
@@ -229,12 +239,8 @@ impl Watch<'_> {
         let source = Arc::clone(&self.source);
         let lost = apart(move || source.check()).await?;
         let now = self.cx.clock.now();
-        for exec in self.assembler.give_up(now.wall_us) {
-            if self.hand_over(exec).await.is_err() {
-                return Ok(Err(Closed));
-            }
-        }
-        Ok(self.note_lost(lost))
+        self.ready.extend(self.assembler.give_up(now.wall_us));
+        Ok(self.hand_over().await.and_then(|()| self.note_lost(lost)))
     }
 
     /// Most execs that lost records lost only some, and are events or known by their arguments. What is beyond that is
@@ -258,12 +264,20 @@ impl Drop for Watch<'_> {
         let mut buffer = vec![0; DATAGRAM_BYTES];
         let mut handed_over = Ok(());
         while let (Ok(()), Ok(received)) = (handed_over, self.source.records().receive(&mut buffer)) {
-            let exec = match received {
+            handed_over = match received {
                 Received::Nothing => break,
-                Received::Record(kind, text) => self.assembler.take(kind, text),
-                Received::Foreign | Received::Dropped => None,
+                Received::Record(kind, text) => {
+                    self.ready.extend(self.assembler.take(kind, text));
+                    self.offer_next()
+                }
+                Received::Foreign => Ok(()),
+                Received::Dropped => self.drops.note(1, UNCOUNTED, &self.cx.out, self.cx.clock.now()),
             };
-            handed_over = exec.map_or(Ok(()), |exec| self.cx.out.offer(draft(self.cx, exec)));
+        }
+        // What is missing of these will not come.
+        self.ready.extend(self.assembler.give_up(i64::MAX));
+        while handed_over.is_ok() && !self.ready.is_empty() {
+            handed_over = self.offer_next();
         }
         // Where nobody listens any more, nobody counts either.
         let counted = audit::status().map(|status| self.note_lost(status.lost));
@@ -302,7 +316,6 @@ fn image(root: &Root, exec: Exec, at: Reading) -> Image {
     match is_same {
         true => Image {
             executable: around.executable.or(image.executable),
-            deleted: image.deleted || around.deleted,
             container: around.container,
             pid_namespace: around.pid_namespace,
             net_namespace: around.net_namespace,
@@ -324,7 +337,9 @@ fn is_same(around: &Image, exec: &Exec, at: Reading) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::exec::tests::context;
     use collector_common::clock::Clock;
+    use collector_common::collector::{ProcessBackend, SourceCursor};
 
     fn exec_of(pid: u32, name: &str, executable: &str) -> Exec {
         Exec {
@@ -372,5 +387,35 @@ mod tests {
         assert_eq!(shown("sleep", "/sleep", earlier), "/sleep", "another process had its number");
         sleep.kill().unwrap();
         sleep.wait().unwrap();
+    }
+    /// The recorder is behind when the agent stops, and has room again a moment later.
+    #[tokio::test]
+    async fn what_is_in_hand_or_half_recorded_when_the_agent_stops_is_not_lost() {
+        let (cx, mut events) = context(ProcessBackend::Audit);
+        let (source, assembler) = match Records::listen() {
+            Ok(records) => (Arc::new(Source::Beside(records, Coverage::All)), Assembler::new(audit::abis_here())),
+            Err(error) => return eprintln!("not run: {error}"),
+        };
+        let cursor = || SourceCursor { source: "x".to_owned(), place: "y".to_owned() };
+        while cx.out.free() > 0 {
+            cx.out.offer(Draft::cursor_only(cx.clock.now(), cursor())).unwrap();
+        }
+        let ready = VecDeque::from([exec_of(i32::MAX.unsigned_abs(), "edgewarden-1", "/edgewarden-1")]);
+        let (drops, next_look) = (Drops::default(), Instant::now());
+        let mut watch = Watch { cx: &cx, source, assembler, ready, drops, lost: None, next_look };
+        let half = b"audit(1.000:1): arch=c000003e syscall=59 success=yes pid=2147483646 ppid=1 uid=0 euid=0 comm=\"x\" exe=\"/edgewarden-2\"";
+        assert!(watch.assembler.take(1300, half).is_none());
+        assert!(watch.assembler.take(1309, b"audit(1.000:1): argc=1 a0=\"x\"").is_none());
+        assert!(timeout(PATIENCE / 5, watch.hand_over()).await.is_err());
+        while events.try_recv().is_ok() {}
+        drop(watch);
+        let path = |draft: Draft| match draft.payload {
+            Some(Payload::ProcessCreate(event)) if event.executable.starts_with("/edgewarden") => {
+                Some(event.executable)
+            }
+            _ => None,
+        };
+        let told: Vec<String> = std::iter::from_fn(|| events.try_recv().ok()).filter_map(path).collect();
+        assert_eq!(told, ["/edgewarden-1", "/edgewarden-2"]);
     }
 }

@@ -14,13 +14,14 @@
 //! for every event costs more than the event. What the kernel could not keep for us is counted and said.
 
 use std::io::{self, PipeReader};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use collector_common::clock::{Clock, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, Settings};
+use collector_common::event::kind::Kind;
 use collector_common::event::payload::Payload;
 use collector_common::parse::cn_proc::Message;
 use collector_common::sys::connector::{Connector, Inbox, Wake};
@@ -68,15 +69,8 @@ pub async fn observe(cx: &Context, socket: Connector) -> Result<(), Failure> {
     }
     let (stop, _held) = io::pipe().map_err(|error| failure("making a pipe for", &error))?;
     let (ended, end) = oneshot::channel();
-    let shared = Arc::new(Shared { socket, execs: Mutex::default(), reading: BeingRead::default() });
-    let mut watch = Watch {
-        proc: Proc::open(&cx.root).map_err(|error| failure("opening /proc for", &error))?,
-        clock: cx.clock,
-        settings: cx.settings.clone(),
-        out: cx.out.clone(),
-        drops: Drops::default(),
-        shared: Arc::clone(&shared),
-    };
+    let shared = Arc::new(Shared::of(socket));
+    let mut watch = Watch::of(cx, &shared).map_err(|error| failure("opening /proc for", &error))?;
     let work = move || {
         // When this future was dropped, nobody wants to know how the thread ended.
         drop(ended.send(watch.run(&stop)));
@@ -137,9 +131,16 @@ struct Shared {
     socket: Connector,
     execs: Mutex<Execs>,
     reading: BeingRead,
+    /// Nobody waits for the thread any more: it may come back after hours, and another back end told of everything
+    /// that found no room in the socket since.
+    is_abandoned: AtomicBool,
 }
 
 impl Shared {
+    fn of(socket: Connector) -> Shared {
+        Shared { socket, execs: Mutex::default(), reading: BeingRead::default(), is_abandoned: AtomicBool::new(false) }
+    }
+
     fn execs(&self) -> MutexGuard<'_, Execs> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,15 +158,20 @@ impl Shared {
         }
     }
 
-    /// Hands over what the thread was about to read. More than the number of the process is not looked for: whoever
-    /// held up one reader would hold up the next.
+    /// Hands over what the thread was about to read, and counts what found no room meanwhile. More than the number of
+    /// the process is not looked for: whoever held up one reader would hold up the next.
     fn rescue(&self, cx: &Context) {
+        self.is_abandoned.store(true, Ordering::SeqCst);
         let (mut inbox, mut messages) = (Inbox::new(), Vec::new());
         while self.socket.receive(&mut inbox, &mut messages).unwrap_or(false) {}
         self.note(&mut messages, &cx.clock);
         let settings = cx.settings.borrow().clone();
         // The recorder is only gone when the agent stops.
         let _stopped = hand_over(self.execs().take(usize::MAX), &settings, &cx.out);
+        match self.socket.take_lost() {
+            Ok(lost) => cx.out.lost(Kind::ProcessCreate, lost.messages),
+            Err(error) => tracing::warn!("the socket of the process connector does not say what was lost: {error}"),
+        }
     }
 }
 
@@ -194,6 +200,17 @@ struct Watch {
 }
 
 impl Watch {
+    fn of(cx: &Context, shared: &Arc<Shared>) -> io::Result<Watch> {
+        Ok(Watch {
+            proc: Proc::open(&cx.root)?,
+            clock: cx.clock,
+            settings: cx.settings.clone(),
+            out: cx.out.clone(),
+            drops: Drops::default(),
+            shared: Arc::clone(shared),
+        })
+    }
+
     fn run(&mut self, stop: &PipeReader) -> io::Result<()> {
         if let Err(error) = scheduling::run_before_ordinary_threads() {
             tracing::warn!(
@@ -247,6 +264,9 @@ impl Watch {
     fn hand_over(&mut self, at_most: usize) -> Result<(), Closed> {
         let execs = self.shared.execs().take(at_most);
         hand_over(execs, &self.settings.borrow(), &self.out)?;
+        if self.shared.is_abandoned.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         // An error would be the socket's, and waiting for it tells that as well.
         let Ok(lost) = self.shared.socket.take_lost() else { return Ok(()) };
         let counting = if lost.is_exact { COUNTED } else { UNCOUNTED };
@@ -279,7 +299,7 @@ mod tests {
         tokio::select! { pid = reading.held_up() => panic!("{pid} was read to the end"), () = hour() => {} }
     }
 
-    /// The thread is held up by the first of two processes, and the kernel has told of a third meanwhile.
+    /// The thread is held up by the first of two processes, and the kernel has told of many more meanwhile.
     #[tokio::test]
     async fn what_a_thread_that_is_held_up_was_about_to_read_is_reported() {
         let (cx, mut events) = context(ProcessBackend::Connector);
@@ -287,7 +307,7 @@ mod tests {
             Ok(socket) => socket,
             Err(error) => return eprintln!("not run: {error}"),
         };
-        let shared = Shared { socket, execs: Mutex::default(), reading: BeingRead::default() };
+        let shared = Arc::new(Shared::of(socket));
         for pid in [-1, -2] {
             shared.execs().add(pid, cx.clock.now(), 0);
         }
@@ -295,10 +315,17 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let third = i64::from(child.id());
         child.wait().unwrap();
+        // More than the socket has room for.
+        let many = "i=0; while [ $i -lt 7000 ]; do i=$((i + 1)); /bin/true; done";
+        assert!(std::process::Command::new("sh").args(["-c", many]).status().unwrap().success());
+        // Whoever gave the thread up counts, and not the thread.
+        let mut late = Watch::of(&cx, &shared).unwrap();
+        shared.is_abandoned.store(true, Ordering::SeqCst);
+        late.hand_over(0).unwrap();
+        assert_eq!(cx.out.losses().take(), []);
         shared.rescue(&cx);
         shared.execs().add_image(Image::default(), 0);
         assert_eq!(shared.execs().count(), 0);
-        drop(shared);
         let mut told = Vec::new();
         while let Ok(draft) = events.try_recv() {
             let Some(Payload::ProcessCreate(event)) = draft.payload else { panic!("no exec") };
@@ -308,5 +335,7 @@ mod tests {
         // Others execute as well.
         assert_eq!(told[..2], [-1, -2]);
         assert!(told.contains(&third), "{third} is not among {told:?}");
+        let lost: u64 = cx.out.losses().take().iter().map(|(_, execs)| execs).sum();
+        assert!(told.len() as u64 + lost > 7000, "{} are told and {lost} counted as lost", told.len());
     }
 }

@@ -11,10 +11,20 @@ use collector_common::collector::Failure;
 use collector_common::parse::exec_record::ExecRecord;
 use collector_common::parse::proc_pid::{Stat, Uids};
 use collector_common::root::Root;
-use tokio::time::timeout;
 
 use super::HELD_UP;
-use super::image::{Image, parent_executable};
+use super::apart::{self, Undone};
+use super::bpf::TICK_NS;
+use super::connector::STACK_BYTES;
+use super::image::{Image, parent_executable, start_ticks};
+
+/// What `/proc` showed.
+#[derive(Clone, Default)]
+struct Seen {
+    image: Image,
+    /// When who has the number of the parent was made; 0 where it is who `/proc` names.
+    parent_start_ticks: u64,
+}
 
 /// Records on their way to events.
 #[derive(Default)]
@@ -53,9 +63,14 @@ impl Glance {
     pub fn finish(&mut self, mut fill: impl FnMut(&mut Vec<ExecRecord>)) {
         fill(&mut self.fresh);
         for record in mem::take(&mut self.fresh) {
-            let image = whole(&record, Image::default(), &BTreeSet::new());
+            let image = whole(&record, Seen::default(), &BTreeSet::new());
             self.ready.push_back((record, image));
         }
+    }
+
+    /// Whether there is a next exec.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// The next exec of which all is known that will be.
@@ -65,7 +80,7 @@ impl Glance {
 }
 
 /// Looks in a thread, which does not come back when a process holds it up; only reading arguments can.
-async fn look(root: &Root, records: &[ExecRecord]) -> Result<BTreeMap<i32, Image>, Failure> {
+async fn look(root: &Root, records: &[ExecRecord]) -> Result<BTreeMap<i32, Seen>, Failure> {
     if records.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -74,24 +89,33 @@ async fn look(root: &Root, records: &[ExecRecord]) -> Result<BTreeMap<i32, Image
     let root = root.clone();
     let see = move |(pid, (parent, has_arguments))| {
         let mut image = if has_arguments { Image::read_without_arguments(&root, pid) } else { Image::read(&root, pid) };
+        let mut parent_start_ticks = 0;
         if parent > 0 {
             image.parent_executable = parent_executable(&root, parent);
+            // After its program: a number that is given away in between belongs to who is younger.
+            parent_start_ticks = start_ticks(&root, parent).unwrap_or(u64::MAX);
         }
-        (pid, image)
+        (pid, Seen { image, parent_start_ticks })
     };
-    match timeout(HELD_UP, tokio::task::spawn_blocking(move || processes.into_iter().map(see).collect())).await {
-        Ok(Ok(seen)) => Ok(seen),
-        Ok(Err(error)) => Err(Failure(format!("looking at /proc failed: {error}"))),
-        Err(_) => Err(Failure("a process holds up whoever reads its files in /proc: end it".to_owned())),
-    }
+    let looked = move || processes.into_iter().map(see).collect();
+    apart::done("exec-glance", STACK_BYTES, HELD_UP, looked).await.map_err(|undone| match undone {
+        Undone::HeldUp => Failure("a process holds up whoever reads its files in /proc: end it".to_owned()),
+        Undone::Failed(why) => Failure(format!("looking at /proc failed: {why}")),
+    })
 }
 
 /// What is known of an exec, the kernel's words first: `/proc` has no say in who it was and with which arguments.
 /// `later` are those who executed after it, up to the look.
-fn whole(exec: &ExecRecord, mut seen: Image, later: &BTreeSet<i32>) -> Image {
+fn whole(exec: &ExecRecord, seen: Seen, later: &BTreeSet<i32>) -> Image {
+    let Seen { image: mut seen, parent_start_ticks } = seen;
     let parent_executable = seen.parent_executable.take();
     let is_last = !later.contains(&exec.pid);
     let image = if is_last && is_of(&seen, exec) { seen } else { Image::default() };
+    // The parent may have ended long ago, and another process may have its number.
+    let made = image.stat.as_ref().map_or(u64::MAX, |stat| stat.start_ticks).min(exec.boottime_ns / TICK_NS);
+    let is_parent = parent_start_ticks <= made;
+    // Who it became since does not tell who it was.
+    let uids = image.uids.filter(|uids| uids.real == exec.uid);
     let parent_pid = match &image.stat {
         Some(stat) if exec.parent_pid == 0 => stat.parent_pid,
         _ => exec.parent_pid,
@@ -101,8 +125,8 @@ fn whole(exec: &ExecRecord, mut seen: Image, later: &BTreeSet<i32>) -> Image {
         is_only_asked_for: image.executable.is_none() && exec.asked.is_some(),
         executable: image.executable.or_else(|| exec.asked.clone()),
         arguments: exec.arguments.clone().or(image.arguments),
-        uids: Some(Uids { real: exec.uid, effective: image.uids.map_or(exec.uid, |uids| uids.effective) }),
-        parent_executable: parent_executable.filter(|_| parent_pid != 0 && !later.contains(&parent_pid)),
+        uids: Some(Uids { real: exec.uid, effective: uids.map_or(exec.uid, |uids| uids.effective) }),
+        parent_executable: parent_executable.filter(|_| is_parent && parent_pid != 0 && !later.contains(&parent_pid)),
         // Nobody is the parent of the first process.
         stat: (parent_pid != 0 || exec.pid == 1).then(|| Stat::of_exec(exec.name.clone(), parent_pid, start_ticks)),
         ..image
@@ -125,7 +149,7 @@ mod tests {
 
     fn exec(pid: i32, asked: &str) -> ExecRecord {
         ExecRecord {
-            boottime_ns: 1,
+            boottime_ns: u64::MAX,
             start_boottime_ns: 0,
             arguments_at: 0,
             pid,
@@ -184,6 +208,33 @@ mod tests {
         assert_eq!(told(vec![child(), parent()], vec![]).await, None);
         assert_eq!(told(vec![child()], vec![parent()]).await, None);
         assert_eq!(completed(vec![parent(), child()], vec![]).await[1].parent_executable, own);
+    }
+
+    #[tokio::test]
+    async fn who_got_the_number_of_a_parent_that_ended_is_not_the_parent() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let started_ns = start_ticks(&Root::host(), pid).unwrap() * TICK_NS;
+        let told = async |executed_ns| {
+            let child = ExecRecord { parent_pid: pid, boottime_ns: executed_ns, ..exec(i32::MAX, "/a") };
+            completed(vec![child], vec![]).await[0].parent_executable.is_some()
+        };
+        assert!(told(started_ns).await && !told(started_ns - 1).await);
+        // The first process is there, was made long before this one, and executed a moment ago.
+        let name = Image::read(&Root::host(), 1).stat.unwrap().name;
+        let child = ExecRecord { parent_pid: pid, name, ..exec(1, "/a") };
+        assert_eq!(completed(vec![child], vec![]).await[0].parent_executable, None);
+    }
+
+    #[tokio::test]
+    async fn who_became_another_since_says_nothing_of_who_executed() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let own = Image::read(&Root::host(), pid);
+        let (uids, stat) = (own.uids.unwrap(), own.stat.unwrap());
+        let told = async |uid| {
+            let record = ExecRecord { arguments_at: stat.arguments_at(), uid, ..exec(pid, "/a") };
+            completed(vec![record], vec![]).await[0].uids.unwrap().effective
+        };
+        assert_eq!((told(uids.real).await, told(uids.real + 1).await), (uids.effective, uids.real + 1));
     }
 
     /// This process is there to be looked at, but what it runs is not what executed.

@@ -26,6 +26,9 @@ use super::event::script_as_named;
 /// `stat`, `status` and their like are shorter; a `cgroup` file of a deep version 1 hierarchy may not be.
 const FILE_BYTES: usize = 8192;
 
+/// What the kernel writes behind the path of a file that is deleted.
+pub const DELETED: &[u8] = b" (deleted)";
+
 /// What is known about a process. `None` is what was gone or not ours to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -72,8 +75,8 @@ impl Image {
         Image::read_parts(root, pid, true)
     }
 
-    /// The same without the arguments. Those lie in the memory of the process, which may be on a file system that
-    /// answers when it likes; nothing else here can hold the reader up.
+    /// The same without what can hold the reader up: the arguments lie in the memory of the process, and it is not looked
+    /// up what is at the path of its program. Both may be on a file system that answers when it likes.
     pub fn read_without_arguments(root: &Root, pid: i32) -> Image {
         Image::read_parts(root, pid, false)
     }
@@ -83,17 +86,16 @@ impl Image {
         let Some(process) = proc.process(pid) else { return Image::default() };
         let image = process.image(with_arguments);
         let stat = process.stat().or(image.stat);
-        let again = process.executable().0;
+        let again = process.executable(with_arguments).0;
         let changed = again.is_some() && image.executable.is_some() && again != image.executable;
         Image { stat, changed, ..image }
     }
 
-    /// What tells where a process belongs. Nothing of it lies in the memory of the process, which could hold up whoever
-    /// reads it.
+    /// What tells where a process belongs. Nothing of it can hold up whoever reads it.
     pub fn surroundings(root: &Root, pid: i32) -> Image {
         let Ok(proc) = Proc::open(root) else { return Image::default() };
         let Some(process) = proc.process(pid) else { return Image::default() };
-        let (executable, deleted) = process.executable();
+        let (executable, deleted) = process.executable(false);
         Image {
             executable,
             deleted,
@@ -133,7 +135,7 @@ impl Proc {
 
     fn executable(&self, pid: i32) -> Option<Vec<u8>> {
         let link = readlinkat(&self.directory, format!("{pid}/exe").as_str()).ok()?.into_vec();
-        Some(link.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(link))
+        Some(link.strip_suffix(DELETED).map(<[u8]>::to_vec).unwrap_or(link))
     }
 }
 
@@ -149,7 +151,7 @@ struct Process<'a> {
 impl Process<'_> {
     fn image(&self, with_arguments: bool) -> Image {
         let area = with_arguments.then(|| self.arguments()).flatten();
-        let (executable, deleted) = self.executable();
+        let (executable, deleted) = self.executable(with_arguments);
         let status = self.file("status", Status::parse);
         // A process that ended has no memory, and then its argument area reads as empty instead of failing.
         let arguments = area.filter(|area| executable.is_some() || !area.head.is_empty());
@@ -207,10 +209,14 @@ impl Process<'_> {
     }
 
     /// The path of its program and whether that is gone. The kernel writes ` (deleted)` behind the path of a file that
-    /// is, and a file may be called that: then the path with the mark leads to the very file that runs.
-    fn executable(&self) -> (Option<Vec<u8>>, bool) {
+    /// is, and a file may be called that: then the path with the mark leads to the very file that runs. To follow it may
+    /// take any time.
+    fn executable(&self, follow: bool) -> (Option<Vec<u8>>, bool) {
         let Some(link) = self.link("exe") else { return (None, false) };
-        let Some(path) = link.strip_suffix(b" (deleted)") else { return (Some(link), false) };
+        let Some(path) = link.strip_suffix(DELETED) else { return (Some(link), false) };
+        if !follow {
+            return (Some(path.to_vec()), true);
+        }
         let directory = self.proc.path.join(self.pid.to_string());
         let named = directory.join("root").join(OsStr::from_bytes(link.strip_prefix(b"/").unwrap_or(&link)));
         match (fs::metadata(directory.join("exe")), fs::metadata(named)) {
@@ -282,10 +288,12 @@ pub fn parent_executable(root: &Root, pid: i32) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use std::fs::File;
-    use std::io::Write;
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     fn pid_of(child: &Child) -> i32 {
         i32::try_from(child.id()).unwrap()
@@ -354,7 +362,52 @@ mod tests {
         child = spawn(Command::new(&named).arg("30"));
         let image = image_of(&child);
         assert_eq!((image.executable.as_deref(), image.deleted), (Some(named.as_os_str().as_bytes()), false));
+        // The file system of the program may answer when it likes, so who may not wait does not ask it.
+        let without_mark = directory.path().join("y").into_os_string().into_vec();
+        for image in
+            [Image::surroundings, Image::read_without_arguments].map(|read| read(&Root::host(), pid_of(&child)))
+        {
+            assert_eq!((image.executable.as_ref(), image.deleted), (Some(&without_mark), true));
+        }
         end(child);
+    }
+
+    /// The program is deleted, and a file system of which the server says nothing is where it was.
+    #[test]
+    fn a_file_system_that_does_not_answer_holds_up_nobody_who_may_not_wait() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("not run: only root may mount");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        copy_of_sleep(directory.path(), "x");
+        let script = r#"
+            "$0/x" 1000 & until [ "$(readlink /proc/$!/exe)" = "$0/x" ]; do :; done
+            rm "$0/x" && exec 5<>/dev/fuse && mount -i -t fuse -o fd=5,rootmode=40000,user_id=0,group_id=0 none "$0" && echo $!
+            read line; kill $!"#;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = spawn(&mut command);
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if let Ok(pid) = line.trim().parse() {
+            let (tell, told) = mpsc::sync_channel(1);
+            std::thread::spawn(move || {
+                let image = Image::read_without_arguments(&Root::host(), pid);
+                drop(tell.send([image, Image::surroundings(&Root::host(), pid)]));
+            });
+            let images = told.recv_timeout(Duration::from_secs(20));
+            let path = directory.path().join("x").into_os_string().into_vec();
+            let told = images.map(|images| images.map(|image| (image.executable, image.deleted)));
+            assert_eq!(told, Ok([(Some(path.clone()), true), (Some(path), true)]));
+        } else {
+            eprintln!("not run: there is no FUSE here");
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

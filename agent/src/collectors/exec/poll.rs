@@ -14,24 +14,20 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirEntryExt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use collector_common::collector::{Closed, Context, Failure};
 use collector_common::parse::proc_pid::Stat;
 use collector_common::root::Root;
-use collector_common::sys::readiness::Readiness;
-use nix::errno::Errno;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use nix::sys::timerfd::Expiration;
 
+use super::apart::{self, Undone};
 use super::connector::STACK_BYTES;
 use super::event::process_create;
 use super::image::{Image, start_ticks};
+use super::timer::Timer;
 use super::{HELD_UP, draft, report_running};
 
 /// The words for `status` and `check`.
@@ -73,10 +69,13 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
     if cx.settings.borrow().process_snapshot && report_running(cx).await.is_err() {
         return Ok(());
     }
-    let looks =
-        Looks::start().map_err(|error| Failure(format!("no timer for looks at /proc could be set: {error}")))?;
+    let looks = Timer::new().and_then(|timer| timer.set(Expiration::Interval(INTERVAL.into())).map(|()| timer));
+    let looks = looks.map_err(|error| Failure(format!("no timer for looks at /proc could be set: {error}")))?;
     loop {
-        looks.next().await.map_err(|error| Failure(format!("waiting for the next look at /proc failed: {error}")))?;
+        looks
+            .expired()
+            .await
+            .map_err(|error| Failure(format!("waiting for the next look at /proc failed: {error}")))?;
         if seen.is_current(newest(&cx.root)) {
             continue;
         }
@@ -91,51 +90,23 @@ pub async fn observe(cx: &Context) -> Result<(), Failure> {
     }
 }
 
-/// The moments to look at. The runtime's timers are for what is rare: of this distance each costs it two wake-ups
-/// (`timerfd_create(2)` one).
-struct Looks {
-    timer: TimerFd,
-    readiness: Readiness,
-}
-
-impl Looks {
-    fn start() -> io::Result<Looks> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        timer.set(Expiration::Interval(INTERVAL.into()), TimerSetTimeFlags::empty())?;
-        let readiness = Readiness::of(timer.as_fd())?;
-        Ok(Looks { timer, readiness })
-    }
-
-    async fn next(&self) -> io::Result<()> {
-        self.readiness.woken().await?;
-        match self.timer.wait() {
-            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-}
-
 /// Looks in a thread of its own, which is left behind when a process holds it up: the arguments of one may lie on
 /// a file system that answers when it likes, and the runtime must not wait for it.
 async fn look_apart(root: &Root, mut seen: Seen) -> Result<(Seen, Vec<(i32, Image)>), Failure> {
-    let (done, looked) = oneshot::channel();
     let root = root.clone();
     let look = move || {
         // Here, because this thread has a number too, which must not be the reason for the next look.
         seen.newest = newest(&root);
         let executed = list(&root).map(|entries| seen.look(&root, &entries));
-        // When this future was dropped, nobody wants to know.
-        drop(done.send((seen, executed)));
+        (seen, executed)
     };
-    let builder = thread::Builder::new().name("exec-look".to_owned()).stack_size(STACK_BYTES);
-    builder.spawn(look).map_err(|error| Failure(format!("cannot start a thread to look at /proc: {error}")))?;
-    match timeout(HELD_UP, looked).await {
-        Ok(Ok((seen, executed))) => Ok((seen, executed?)),
-        Ok(Err(_)) => Err(Failure("the thread that looks at /proc died".to_owned())),
-        Err(_) => Err(Failure(
+    match apart::done("exec-look", STACK_BYTES, HELD_UP, look).await {
+        Ok((seen, executed)) => Ok((seen, executed?)),
+        Err(Undone::HeldUp) => Err(Failure(
             "a process holds up whoever reads its files in /proc, which hides what others execute: find and end it"
                 .to_owned(),
         )),
+        Err(Undone::Failed(why)) => Err(Failure(format!("looking at /proc failed: {why}"))),
     }
 }
 

@@ -17,6 +17,7 @@ use collector_common::root::Root;
 use collector_common::sys::memory;
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::utsname::uname;
 
 use super::image::may;
 
@@ -118,6 +119,12 @@ pub fn may_be_used(root: &Root) -> Result<(), String> {
     if !root.is_host() {
         return Err("a BPF program tells only of the running machine".to_owned());
     }
+    let machine = uname().ok().and_then(|names| names.machine().to_str().map(str::to_owned)).unwrap_or_default();
+    if is_wider(&machine, usize::BITS) {
+        return Err(format!(
+            "this is a 32-bit agent on a 64-bit kernel ({machine}): install the agent for the kernel's architecture"
+        ));
+    }
     let may_use = may(root, CAP_SYS_ADMIN) || may(root, CAP_BPF) && may(root, CAP_PERFMON);
     if !may_use {
         return Err("the agent may not use BPF: give it CAP_BPF and CAP_PERFMON".to_owned());
@@ -131,6 +138,12 @@ pub fn may_be_used(root: &Root) -> Result<(), String> {
         tracing::debug!("cannot raise the limit of locked memory: {error}");
     }
     Ok(())
+}
+
+/// Whether a kernel has longer words than the agent, by the machine that `uname(2)` says; `armv8l` is what it says to
+/// programs of 32 bits on some 64-bit ones.
+fn is_wider(machine: &str, agent_bits: u32) -> bool {
+    agent_bits < 64 && (machine.contains("64") || machine == "armv8l")
 }
 
 /// What aya says, down to what the system said.
@@ -156,6 +169,16 @@ mod tests {
     fn another_machine_cannot_be_looked_at() {
         let refused = Probe::load(&Root::at("/nonexistent")).err();
         assert!(refused.is_some_and(|why| why.contains("running machine")));
+    }
+
+    #[test]
+    fn an_agent_of_32_bits_looks_for_nothing_in_a_64_bit_kernel() {
+        for (machine, is_wide) in
+            [("aarch64", true), ("x86_64", true), ("armv8l", true), ("armv7l", false), ("i686", false)]
+        {
+            assert_eq!(is_wider(machine, 32), is_wide, "{machine}");
+            assert!(!is_wider(machine, 64), "{machine}");
+        }
     }
 
     #[test]

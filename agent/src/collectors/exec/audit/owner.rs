@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! take     owner = we   rule -a always,exit -F arch=... -S execve -S execveat -k edgewarden-PID-...   backlog   on
-//! release  rules gone   off, if it was   backlog as it was   owner = nobody
+//! release  rules gone   off, if it was   backlog as it was   owner = nobody       unless somebody set it meanwhile
 //! ```
 //!
 //! What was set before stands in the key of the rules, so there is no file that could be lost or tell of another boot.
@@ -10,7 +10,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use collector_common::parse::audit_control::{Change, Coverage, Mark, Rule, coverage};
+use collector_common::parse::audit_control::{Change, Coverage, Mark, Rule, Status, coverage};
 use collector_common::root::Root;
 use collector_common::sys::audit::{self, AuditError, Records};
 use nix::errno::Errno;
@@ -59,7 +59,8 @@ impl Owner {
         for rule in &owner.rules {
             audit::add(rule).map_err(words)?;
         }
-        audit::set(Change::Backlog(before.backlog_limit.max(BACKLOG), NO_WAIT)).map_err(words)?;
+        let (limit, wait) = backlog(before);
+        audit::set(Change::Backlog(limit, wait)).map_err(words)?;
         audit::set(Change::Enabled(ON)).map_err(words)?;
         owner.check()?;
         Ok(owner)
@@ -137,10 +138,33 @@ pub fn clean_up(root: &Root) {
 }
 
 fn restore(before: Mark) {
-    if before.enabled != ON {
-        said(audit::set(Change::Enabled(before.enabled)));
+    let (Ok(status), Ok(rules)) = (audit::status(), audit::rules()) else {
+        return tracing::warn!("audit may not be as it was before; auditctl -s and auditctl -l show how it is");
+    };
+    let has_other_rules = rules.iter().any(|rule| rule.mark().is_none());
+    for change in undone(before, status, has_other_rules) {
+        said(audit::set(change));
     }
-    said(audit::set(Change::Backlog(before.backlog_limit, before.backlog_wait)));
+}
+
+/// What undoes what was set, and leaves what somebody else has set since. Who has rules wants audit to be on.
+fn undone(before: Mark, now: Status, has_other_rules: bool) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if before.enabled != now.enabled && now.enabled == ON && !has_other_rules {
+        changes.push(Change::Enabled(before.enabled));
+    }
+    let (ours_limit, ours_wait) = backlog(before);
+    let limit = if now.backlog_limit == ours_limit { before.backlog_limit } else { now.backlog_limit };
+    let wait = if now.backlog_wait == ours_wait { before.backlog_wait } else { now.backlog_wait };
+    if (limit, wait) != (now.backlog_limit, now.backlog_wait) {
+        changes.push(Change::Backlog(limit, wait));
+    }
+    changes
+}
+
+/// What is set while audit is ours.
+fn backlog(before: Mark) -> (u32, u32) {
+    (before.backlog_limit.max(BACKLOG), NO_WAIT)
 }
 
 fn said(result: Result<(), AuditError>) {
@@ -153,5 +177,24 @@ fn words(error: AuditError) -> String {
     match error.errno {
         Errno::EEXIST => "somebody else became its owner a moment ago".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_still_as_it_was_set_is_undone() {
+        let before = Mark { pid: 7, enabled: 0, backlog_limit: 64, backlog_wait: 15_000 };
+        let ours = Status { enabled: ON, backlog_limit: BACKLOG, backlog_wait: NO_WAIT, ..Status::default() };
+        let back = Change::Backlog(64, 15_000);
+        assert_eq!(undone(before, ours, false), [Change::Enabled(0), back]);
+        assert_eq!(undone(before, ours, true), [back]);
+        let wider = Status { backlog_limit: 32_768, ..ours };
+        assert_eq!(undone(before, wider, true), [Change::Backlog(32_768, 15_000)]);
+        let off = Status { enabled: 0, backlog_wait: 1, ..wider };
+        assert_eq!(undone(before, off, false), []);
+        assert_eq!(undone(Mark { enabled: ON, ..before }, ours, false), [back]);
     }
 }
