@@ -106,16 +106,20 @@ impl Reader {
     }
 
     /// Takes in a line that was read before this process began: what it says of a connection that may still be open
-    /// counts, but it is no event a second time.
-    pub fn remember(&mut self, entry: &Entry, now: Reading, uid_of: &mut dyn FnMut(&str) -> Option<u32>) {
-        if let Some(handler) = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler)) {
-            let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
-            let remark = handler.read(entry.ident, message);
-            self.wait_for_answer(handler, entry, &remark, now, uid_of);
-            if let Some((pid, _)) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark) {
-                self.unanswered.answer((handler, pid));
-            }
-        }
+    /// counts, but it is no event a second time. Gives the attempt that ended with it.
+    pub fn remember(
+        &mut self,
+        entry: &Entry,
+        now: Reading,
+        uid_of: &mut dyn FnMut(&str) -> Option<u32>,
+    ) -> Option<Verdict> {
+        let handler = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler))?;
+        let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
+        let remark = handler.read(entry.ident, message);
+        self.wait_for_answer(handler, entry, &remark, now, uid_of);
+        let (pid, verdict) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark)?;
+        self.unanswered.answer((handler, pid));
+        Some(verdict)
     }
 
     /// Sets a name aside that was called, until a line says how it ended.

@@ -38,11 +38,19 @@ pub struct Reading {
     pub place: Option<Place>,
 }
 
+/// A record, and the places before and behind it.
+#[derive(Debug)]
+pub struct Found {
+    pub record: Record,
+    pub before: Place,
+    pub after: Place,
+}
+
 /// What a look at a file gives.
 #[derive(Debug, Default)]
 pub struct Look {
-    /// The records that were new, each with the place behind it.
-    pub records: Vec<(Record, Place)>,
+    /// The records that were new.
+    pub records: Vec<Found>,
     /// The place up to which it was read before is nowhere any more.
     pub lost: bool,
 }
@@ -111,23 +119,25 @@ fn read(file: &File, place: &mut Place, look: &mut Look) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             read => read?,
         }
-        *place = Place::new(file, place.offset + bytes.len() as u64)?;
+        let (before, after) = (*place, Place::new(file, place.offset + bytes.len() as u64)?);
+        *place = after;
         if let Some(record) = layout.read(&bytes) {
-            look.records.push((record, *place));
+            look.records.push(Found { record, before, after });
         }
     }
     Ok(())
 }
 
 /// The last records up to a place, at most [`MAX_RECORDS`].
-pub fn last_before(path: &Path, place: Place) -> io::Result<Vec<Record>> {
+pub fn last_before(path: &Path, place: Place) -> io::Result<Vec<Found>> {
     let file = File::open(path)?;
     let Some(layout) = layout(&file)?.filter(|_| place.is_in(&file).unwrap_or(false)) else { return Ok(Vec::new()) };
     let record_bytes = layout.record_bytes as u64;
     let begin = place.offset.saturating_sub(MAX_RECORDS as u64 * record_bytes);
-    let mut bytes = vec![0; usize::try_from(place.offset - begin).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, begin)?;
-    Ok(bytes.chunks(layout.record_bytes).filter_map(|record| layout.read(record)).collect())
+    let (mut at, mut look) = (Place::new(&file, begin)?, Look::default());
+    read(&file, &mut at, &mut look)?;
+    look.records.retain(|found| found.after.offset <= place.offset);
+    Ok(look.records)
 }
 
 fn layout(file: &File) -> io::Result<Option<Layout>> {
@@ -186,9 +196,9 @@ async fn take(sink: &mut Sink, files: &mut [(Book, Reading)], at: usize, told: &
         sink.alarm(Severity::Error, text).await?;
     }
     let (is_more, after) = (look.records.len() >= MAX_RECORDS, file.place);
-    for (record, place) in look.records {
+    for Found { record, after, .. } in look.records {
         let attempt = book.attempt(&record, told, |record| sink.is_account(&record.user));
-        files[at].1.place = Some(place);
+        files[at].1.place = Some(after);
         if let Some((handler, verdict)) = attempt {
             sink.take_record(&record, handler, &verdict, book.name(), || to_text(files)).await?;
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
-use collector_common::event::payload::{Diagnostic, Payload, Severity};
+use collector_common::event::payload::{Diagnostic, LoginResult, Payload, Severity};
 use collector_common::parse::login::attempts::ByPam;
-use collector_common::parse::login::{Handler, Verdict};
+use collector_common::parse::login::{Account, Handler, Verdict};
 use collector_common::parse::syslog;
 use collector_common::parse::utmp::Record;
 use collector_common::root::Root;
@@ -197,10 +197,16 @@ impl Sink {
         self.moved = true;
     }
 
-    /// Takes in a line from before the cursor, see [`Reader::remember`].
+    /// Takes in a line from before the cursor, see [`Reader::remember`]. Its row is out, but who got in with it may not
+    /// have been compared with wtmp yet.
     pub fn remember(&mut self, entry: &Entry<'_>) {
         let accounts = &mut self.accounts;
-        self.reader.remember(entry, self.clock.now(), &mut |name| accounts.uid(name));
+        let verdict = self.reader.remember(entry, self.clock.now(), &mut |name| accounts.uid(name));
+        if let Some(Verdict { result: LoginResult::Success, account: Account::Known(user), peer, .. }) = verdict
+            && let Some(from) = peer.address
+        {
+            self.witness.note(&user, from, entry.at.wall_us);
+        }
     }
 
     /// Raises an alarm about the source.

@@ -18,13 +18,12 @@ use collector_common::clock::Clock;
 use collector_common::collector::{Closed, Context, Draft, Emitter, SourceCursor};
 use collector_common::event::payload::{Diagnostic, LoginResult, Payload, Severity};
 use collector_common::parse::login::{Account, Handler};
-use collector_common::parse::utmp::Record;
 use tokio::time::Instant;
 
 use super::books;
 use super::file::Wake;
 use super::place::Place;
-use super::records::{Reading, last_before, sessions};
+use super::records::{Found, Reading, last_before, sessions};
 
 /// How long the log may take to tell of a session: both are written within a second, but a busy machine reads late.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -48,6 +47,8 @@ struct Waiting {
     from: IpAddr,
     terminal: String,
     wall_us: i64,
+    /// Where its record begins, and reading again if it still waits at a crash.
+    before: Place,
     until: Instant,
 }
 
@@ -62,7 +63,8 @@ impl Witness {
         }
     }
 
-    fn note(&self, user: &str, from: IpAddr, wall_us: i64) {
+    /// Takes down that an account came in from an address.
+    pub fn note(&self, user: &str, from: IpAddr, wall_us: i64) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = known.iter().min_by_key(|(_, wall_us)| **wall_us).map(|(key, _)| key.clone());
         let key = (user.to_owned(), from);
@@ -90,9 +92,11 @@ impl Witness {
         let (mut waiting, mut stored): (Vec<Waiting>, _) = (Vec::new(), place);
         loop {
             wake.watch(&path);
-            // A file that cannot be read just now is looked at again.
-            while let Ok(look) = reading.look() {
-                waiting.extend(look.records.iter().filter_map(|(record, _)| Waiting::of(record)).take(MAX_KEPT));
+            // A file that cannot be read just now is looked at again, and so is one that holds more than may wait.
+            while waiting.len() < MAX_KEPT
+                && let Ok(look) = reading.look()
+            {
+                waiting.extend(look.records.iter().filter_map(Waiting::of));
                 if look.records.is_empty() {
                     break;
                 }
@@ -104,8 +108,9 @@ impl Witness {
                 cx.out.send(session.alarm(&cx.clock)).await?;
             }
             // What still waits is read again after a restart.
-            if waiting.is_empty() && reading.place != stored {
-                stored = reading.place;
+            let done = waiting.first().map_or(reading.place, |oldest| Some(oldest.before));
+            if done != stored {
+                stored = done;
                 store(&cx.out, &cx.clock, stored).await?;
             }
             match waiting.iter().map(|session| session.until).min() {
@@ -129,14 +134,14 @@ impl Witness {
 
 impl Waiting {
     /// The session of a record, if it came over the network through a handler that logs.
-    fn of(record: &Record) -> Option<Waiting> {
+    fn of(Found { record, before, .. }: &Found) -> Option<Waiting> {
         let (handler, verdict) = books::session(record)?;
         let (Handler::OpenSsh, Account::Known(user), Some(from)) = (handler, verdict.account, verdict.peer.address)
         else {
             return None;
         };
         let (terminal, wall_us) = (record.line.clone(), record.wall_us);
-        Some(Waiting { user, from, terminal, wall_us, until: Instant::now() + PATIENCE })
+        Some(Waiting { user, from, terminal, wall_us, before: *before, until: Instant::now() + PATIENCE })
     }
 
     fn alarm(&self, clock: &Clock) -> Draft {
@@ -209,5 +214,36 @@ mod tests {
             rig.next_within(PATIENCE * 3).await;
         }
         assert_eq!(rig.alarms[0].extra_details["SessionUser"], "mallory");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_whose_login_was_told_before_a_restart_is_no_alarm() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        let (log, wtmp) = (root.path("/var/log/auth.log"), sessions(&root));
+        let session = || append(&wtmp, &record(7, 9, "pts/0", "root", "192.0.2.7", THEN));
+        let stored = |rig: &Rig| Place::from_text(&rig.cursors[SOURCE]).unwrap().offset;
+        append(&wtmp, &record(7, 9, "pts/0", "known", "192.0.2.1", THEN));
+        append(&log, b"");
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        rig.started().await;
+        rig.next().await;
+        let line = "2026-11-24T02:53:55+00:00 vm sshd[9]: Accepted password for root from 192.0.2.7 port 9 ssh2\n";
+        append(&log, line.as_bytes());
+        session();
+        rig.login().await;
+        let mut rig = Rig::start(&root, rig.kill().await);
+        while stored(&rig) < 2 * 384 {
+            rig.next_within(PATIENCE * 3).await;
+        }
+        // One is always waiting, and the place goes on nevertheless.
+        session();
+        for _ in 0..4 {
+            session();
+            let _none = tokio::time::timeout(PATIENCE * 2 / 3, rig.next_within(PATIENCE)).await;
+        }
+        assert!(stored(&rig) >= 4 * 384, "{}", stored(&rig));
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 }
