@@ -4,8 +4,8 @@
 //! record of every session with a terminal to wtmp. A session that no login of the log explains is an alarm and never a
 //! row: rows come from one source.
 //!
-//! A session is explained by a login of the same account from the same address in the day before, because one
-//! connection may open terminals again and again.
+//! A session is explained by a login of the same account from the same address in the day before, or by such a session
+//! that was explained itself, because one connection may open terminals again and again.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -37,7 +37,7 @@ const MAX_KEPT: usize = 1024;
 /// The name of the cursor.
 const SOURCE: &str = "witness:wtmp";
 
-/// The logins that were told, each account's and address's last.
+/// The logins that were told and the sessions they explain, each account's and address's last.
 #[derive(Clone, Debug, Default)]
 pub struct Witness(Arc<Mutex<BTreeMap<(String, IpAddr), i64>>>);
 
@@ -104,8 +104,12 @@ impl Witness {
             let (due, rest): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|session| session.until <= Instant::now());
             waiting = rest;
-            for session in due.iter().filter(|session| !self.explains(session)) {
-                cx.out.send(session.alarm(&cx.clock)).await?;
+            for session in &due {
+                match self.explains(session) {
+                    // Its connection is in use, and may open the next terminal more than a day after the login.
+                    true => self.note(&session.user, session.from, session.wall_us),
+                    false => cx.out.send(session.alarm(&cx.clock)).await?,
+                }
             }
             // What still waits is read again after a restart.
             let done = waiting.first().map_or(reading.place, |oldest| Some(oldest.before));
@@ -146,7 +150,7 @@ impl Waiting {
 
     fn alarm(&self, clock: &Clock) -> Draft {
         let text = format!(
-            "wtmp has a session that the log does not explain: {} from {} on {}. The log was stopped, or the line was taken out of it, before it was read: find out by whom. No row stands for this login.",
+            "wtmp has a session that the log does not explain: {} from {} on {}. The log was stopped, or the line was taken out of it, before it was read, or its connection is older than a day: find out which. No row stands for this login.",
             self.user, self.from, self.terminal
         );
         let alarm = Diagnostic::new(Severity::Error, text).with("Source", "wtmp").with("SessionUser", &self.user);
@@ -244,6 +248,27 @@ mod tests {
             let _none = tokio::time::timeout(PATIENCE * 2 / 3, rig.next_within(PATIENCE)).await;
         }
         assert!(stored(&rig) >= 4 * 384, "{}", stored(&rig));
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_goes_on_for_days_may_open_terminals() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        let (log, wtmp) = (root.path("/var/log/auth.log"), sessions(&root));
+        append(&wtmp, b"");
+        append(&log, b"");
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        rig.started().await;
+        rig.next().await;
+        let line = "2026-11-24T02:53:55+00:00 vm sshd[9]: Accepted password for root from 192.0.2.7 port 9 ssh2\n";
+        append(&log, line.as_bytes());
+        rig.login().await;
+        for hours in [1, 20, 40] {
+            append(&wtmp, &record(7, 9, "pts/0", "root", "192.0.2.7", THEN + hours * 3600));
+            rig.next_within(PATIENCE * 3).await;
+        }
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 }
