@@ -18,7 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
 use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread, was_lost_unread};
-use super::sink::{End, Sink};
+use super::sink::{End, REMEMBERED_BYTES, REMEMBERED_US, Sink};
 use crate::tick;
 
 /// A syslog line has at most 8 KiB by default everywhere.
@@ -248,17 +248,42 @@ impl Tail {
     }
 }
 
-/// Reads once more what stands before a place, for the connections that were open there: some hundred lines are the last
-/// minutes, and a connection has two minutes to log in.
+/// Reads once more what stands before a place, for the connections that were open there.
 fn remember(sink: &mut Sink, file: &File, offset: u64) -> io::Result<()> {
-    let begin = offset.saturating_sub(CHUNK_BYTES as u64);
-    let mut before = vec![0; usize::try_from(offset - begin).unwrap_or(CHUNK_BYTES)];
-    file.read_exact_at(&mut before, begin)?;
     let zone = sink.zone();
-    for line in Lines::new(MAX_LINE_BYTES).feed(&before) {
-        sink.remember_line(&line.bytes, &zone);
+    let mut at = remembered_from(sink, file, offset, &zone)?;
+    let mut lines = Lines::new(MAX_LINE_BYTES);
+    while at < offset {
+        let chunk = chunk(file, at, offset)?;
+        at += chunk.len() as u64;
+        lines.feed(&chunk).iter().for_each(|line| sink.remember_line(&line.bytes, &zone));
     }
     Ok(())
+}
+
+/// Where to begin with that: the first chunk back whose beginning is old enough.
+fn remembered_from(sink: &Sink, file: &File, offset: u64, zone: &TimeZone) -> io::Result<u64> {
+    let (mut begin, mut last_us) = (offset, None);
+    while begin > 0 && offset - begin < REMEMBERED_BYTES {
+        let end = begin;
+        begin = end.saturating_sub(CHUNK_BYTES as u64);
+        let lines = Lines::new(MAX_LINE_BYTES).feed(&chunk(file, begin, end)?);
+        let time_of = |line: &Line| sink.time_of(&line.bytes, zone);
+        last_us = last_us.or_else(|| lines.iter().rev().find_map(time_of));
+        // The very first is the rest of one.
+        let first_us = lines.iter().skip(1).find_map(time_of);
+        if first_us.zip(last_us).is_some_and(|(first_us, last_us)| last_us - first_us > REMEMBERED_US) {
+            break;
+        }
+    }
+    Ok(begin)
+}
+
+/// The bytes from one place to another, one chunk at most.
+fn chunk(file: &File, begin: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(end - begin).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
+    file.read_exact_at(&mut bytes, begin)?;
+    Ok(bytes)
 }
 
 /// After the last newline within what a line can be long, else the end.
@@ -540,6 +565,23 @@ mod tests {
         assert_eq!(rig.ports(1).await, ["9"]);
         assert_eq!(rig.alarms.len(), 1);
         assert!(rig.alarms[0].message.contains("auth.log"), "{}", rig.alarms[0].message);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_known_after_a_restart_in_a_flood() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        let other = "2026-11-24T02:54:10+00:00 board sshd[1]: Received signal 15; terminating, and whatever else there is to say.\n";
+        machine.append("auth.log", &other.repeat(5000));
+        machine.append("auth.log", &line(3));
+        assert_eq!(rig.ports(2).await, ["2", "3"]);
+        let cursors = rig.kill().await;
+        let closing = "2026-11-24T02:54:20+00:00 board sshd[2]: Connection closed by authenticating user root 192.0.2.7 port 2 [preauth]\n";
+        machine.append("auth.log", closing);
+        machine.append("auth.log", &line(4));
+        assert_eq!(machine.start(cursors).ports(1).await, ["4"]);
     }
 
     #[tokio::test]

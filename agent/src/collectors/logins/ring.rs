@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use collector_common::event::payload::Severity;
 use collector_common::root::Root;
+use jiff::tz::TimeZone;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::lines::{Line, Lines};
-use super::sink::{End, Sink};
+use super::sink::{End, REMEMBERED_LINES, REMEMBERED_US, Sink};
 
 /// `KEY_ID` of busybox, as `/proc/sysvipc/shm` prints it.
 const BUSYBOX_KEY: &str = "1095648583";
@@ -42,9 +43,6 @@ const CONTENT: Duration = Duration::from_secs(10);
 
 /// How many lines make a place: so many in a row are never the same twice.
 const PLACE_LINES: usize = 16;
-
-/// How many lines before the place are read once more, for the connections that were open there.
-const REMEMBERED: usize = 200;
 
 /// How often `logread` may end soon after it began before that is a failure, and what "soon" is.
 const MAX_STARTS: u32 = 6;
@@ -183,9 +181,7 @@ async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End>
     let held = held(ring, &mut stdout, &mut lines).await?;
     let zone = sink.zone();
     let from = begin(sink, &held, place).await?;
-    for line in &held[from.saturating_sub(REMEMBERED)..from] {
-        sink.remember_line(&line.bytes, &zone);
-    }
+    remember(sink, &held[from.saturating_sub(REMEMBERED_LINES)..from], &zone);
     if place.boot != sink.clock().boot() {
         *place = Place::new(sink.clock().boot());
     }
@@ -210,6 +206,16 @@ async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End>
             bytes => next = lines.feed(&chunk[..bytes]),
         }
     }
+}
+
+/// Reads the last of the lines before the place once more, for the connections that were open there.
+fn remember(sink: &mut Sink, before: &[Line], zone: &TimeZone) {
+    let time_of = |line: &Line| sink.time_of(&line.bytes, zone);
+    let last_us = before.iter().rev().find_map(time_of);
+    let is_old =
+        |line: &Line| time_of(line).zip(last_us).is_some_and(|(wall_us, last_us)| last_us - wall_us > REMEMBERED_US);
+    let begin = before.iter().rposition(is_old).map_or(0, |old| old + 1);
+    before[begin..].iter().for_each(|line| sink.remember_line(&line.bytes, zone));
 }
 
 /// The lines the ring holds at the start, and maybe some that came since.
@@ -352,6 +358,24 @@ mod tests {
         let mut rig = machine.start(cursors);
         assert_eq!(rig.ports(1).await, ["4"]);
         assert!(rig.alarms[0].message.contains("started again"), "{}", rig.alarms[0].message);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_known_after_a_restart_in_a_flood() {
+        let machine = OpenWrt::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        let say = |text: &str| {
+            let line = format!("Tue Nov 24 02:53:33 2026 authpriv.info dropbear[8]: {text}\n");
+            File::options().append(true).open(machine.path("ring")).unwrap().write_all(line.as_bytes()).unwrap();
+        };
+        say("Child connection from 192.0.2.7:2");
+        say(&"Early exit: Terminated by signal\n".repeat(5000));
+        machine.log(3);
+        assert_eq!(rig.ports(1).await, ["3"]);
+        let cursors = rig.kill().await;
+        say("Login attempt for nonexistent user");
+        assert_eq!(machine.start(cursors).ports(1).await, ["2"]);
     }
 
     #[tokio::test]

@@ -52,6 +52,16 @@ pub struct Sink {
 /// what is written to flash for nothing.
 const CURSOR_EVERY: Duration = Duration::from_secs(300);
 
+/// How far a source is read back from the cursor for the connections that were open there: a connection has two minutes
+/// to log in. In a flood that is more than is read again at a start.
+pub const REMEMBERED_US: i64 = 180_000_000;
+
+/// The most entries that are read back.
+pub const REMEMBERED_LINES: usize = 20_000;
+
+/// The same of a log file, in bytes.
+pub const REMEMBERED_BYTES: u64 = 4 * 1024 * 1024;
+
 impl From<Closed> for End {
     fn from(_: Closed) -> End {
         End::Closed
@@ -143,6 +153,11 @@ impl Sink {
         // A line of no known form still ends what "last message repeated" may speak of.
         let (ident, pid, message) = parsed.map_or(("", None, ""), |parsed| (parsed.ident, parsed.pid, parsed.message));
         self.take(&Entry { at, ident, pid, message, writer: Writer::Unproven }, place).await
+    }
+
+    /// When such a line was written, by its own word.
+    pub fn time_of(&self, line: &[u8], zone: &TimeZone) -> Option<i64> {
+        syslog::parse(&String::from_utf8_lossy(line))?.stamp.wall_us(self.clock.now().wall_us, zone)
     }
 
     /// Takes in such a line from before the cursor.
