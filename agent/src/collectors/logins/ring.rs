@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Both print the whole ring first and then what comes. There are no numbers of lines, so a place is what the last lines
-//! read were: it is looked for in what the ring holds at the next start, and reading goes on behind it.
+//! read were: it is looked for in what the ring holds at the next start, and reading goes on behind it. What the ring
+//! holds is asked for without following, because only that has an end.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::lines::{Line, Lines};
-use super::sink::{End, REMEMBERED_LINES, REMEMBERED_US, Sink};
+use super::sink::{End, REMEMBERED_BYTES, REMEMBERED_LINES, REMEMBERED_US, Sink};
 
 /// `KEY_ID` of busybox, as `/proc/sysvipc/shm` prints it.
 const BUSYBOX_KEY: &str = "1095648583";
@@ -31,15 +32,8 @@ const BUSYBOX_KEY: &str = "1095648583";
 /// A line of a ring has at most some kilobytes.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// The most that is taken for the ring's own content at a start. Rings have 16 KiB to some hundred.
-const MAX_RING_BYTES: usize = 4 * 1024 * 1024;
-
-/// The content of a ring comes at once; after such a pause it was all. A busy machine needs longer to start a program.
-const PAUSE: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_secs(20);
-
-/// Lines that keep coming leave no pause. After so long the content is there, and what came behind it with it.
-const CONTENT: Duration = Duration::from_secs(10);
+/// How long it may take to print what the ring holds: some hundred KiB, on a board that may be busy.
+const CONTENT_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many lines make a place: so many in a row are never the same twice.
 const PLACE_LINES: usize = 16;
@@ -62,6 +56,35 @@ struct Place {
     /// Their CRC-32, the newest last, at most [`PLACE_LINES`].
     lines: VecDeque<u32>,
 }
+
+/// What the ring held when it was asked.
+#[derive(Debug, Default)]
+struct Content {
+    /// The CRC-32 of each line.
+    crcs: Vec<u32>,
+    /// The last of the lines.
+    last: VecDeque<Line>,
+}
+
+/// Finds out which lines at the beginning of a stream were read before: it begins with what the ring held when it was
+/// asked, less what was written over since.
+struct Skip<'a> {
+    /// What the ring held.
+    held: &'a [u32],
+    /// How much of that was read before.
+    read: usize,
+    /// Where in it the stream may have begun, by the lines seen so far. The same lines may stand in it twice; the
+    /// longest that fits counts.
+    begins: Vec<usize>,
+    seen: usize,
+    /// The lines read before were found.
+    found: bool,
+    /// The stream begins with the first line that was not read.
+    goes_on: bool,
+}
+
+/// Why a place is gone.
+const WRITTEN_OVER: &str = "more was written since than it holds";
 
 impl Ring {
     /// The ring of this machine, if it has one.
@@ -92,6 +115,10 @@ impl Ring {
         Ok((child, stdout))
     }
 
+    fn is_slow(&self) -> End {
+        self.failure(&format!("it did not print what the log holds within {} s", CONTENT_WITHIN.as_secs()))
+    }
+
     fn failure(&self, words: &str) -> End {
         let program = self.program.display();
         End::failed(format!(
@@ -105,20 +132,19 @@ impl Place {
         Place { boot, lines: VecDeque::new() }
     }
 
-    fn push(&mut self, line: &[u8]) {
+    fn push(&mut self, crc: u32) {
         if self.lines.len() == PLACE_LINES {
             self.lines.pop_front();
         }
-        self.lines.push_back(crc32fast::hash(line));
+        self.lines.push_back(crc);
     }
 
     /// How many of the ring's lines were read already; nothing if it no longer holds the place. Of lines that the ring has
     /// given up since, the place may still speak.
-    fn find(&self, ring: &[Line]) -> Option<usize> {
+    fn find(&self, ring: &[u32]) -> Option<usize> {
         if self.lines.is_empty() {
             return Some(0);
         }
-        let ring: Vec<u32> = ring.iter().map(|line| crc32fast::hash(&line.bytes)).collect();
         let ends_at = |end: &usize| {
             let pairs = ring[..*end].iter().rev().zip(self.lines.iter().rev());
             pairs.into_iter().all(|(one, other)| one == other)
@@ -167,30 +193,34 @@ async fn follow_from_place(sink: &mut Sink, ring: &Ring) -> Result<std::convert:
 
 /// The place behind all that the ring holds now, where the very first start begins.
 async fn at_end(sink: &Sink, ring: &Ring) -> Result<Place, End> {
-    let (_child, mut stdout) = ring.spawn(false)?;
-    let held = held(ring, &mut stdout, &mut Lines::new(MAX_LINE_BYTES)).await?;
     let mut place = Place::new(sink.clock().boot());
-    held.iter().for_each(|line| place.push(&line.bytes));
+    Content::of(ring).await?.crcs.into_iter().for_each(|crc| place.push(crc));
     Ok(place)
 }
 
 /// Runs `logread` once and takes what is new in it.
 async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End> {
-    let (_child, mut stdout) = ring.spawn(true)?;
-    let mut lines = Lines::new(MAX_LINE_BYTES);
-    let held = held(ring, &mut stdout, &mut lines).await?;
     let zone = sink.zone();
-    let from = begin(sink, &held, place).await?;
-    remember(sink, &held[from.saturating_sub(REMEMBERED_LINES)..from], &zone);
+    let Content { crcs, mut last } = Content::of(ring).await?;
+    let read = begin(sink, &crcs, place).await?;
+    last.truncate(last.len().saturating_sub(crcs.len() - read));
+    remember(sink, last.make_contiguous(), &zone);
     if place.boot != sink.clock().boot() {
         *place = Place::new(sink.clock().boot());
     }
     sink.store(place.to_text()).await?;
-    let mut next = held[from..].to_vec();
+    let (_child, mut stdout) = ring.spawn(true)?;
+    let mut lines = Lines::new(MAX_LINE_BYTES);
+    let mut skip = Skip::new(&crcs, read);
+    let mut next = skip_read(ring, &mut stdout, &mut lines, &mut skip).await?;
+    if skip.has_gap() {
+        gap(sink, WRITTEN_OVER).await?;
+    }
+    drop((crcs, last));
     let mut chunk = vec![0; 16 * 1024];
     loop {
         for line in next.drain(..) {
-            place.push(&line.bytes);
+            place.push(crc32fast::hash(&line.bytes));
             sink.take_line(&line.bytes, &zone, || place.to_text()).await?;
         }
         sink.idle(|| place.to_text()).await?;
@@ -218,41 +248,102 @@ fn remember(sink: &mut Sink, before: &[Line], zone: &TimeZone) {
     before[begin..].iter().for_each(|line| sink.remember_line(&line.bytes, zone));
 }
 
-/// The lines the ring holds at the start, and maybe some that came since.
-async fn held(ring: &Ring, stdout: &mut ChildStdout, lines: &mut Lines) -> Result<Vec<Line>, End> {
-    let (mut held, mut chunk, mut read) = (Vec::new(), vec![0; 16 * 1024], 0);
-    let mut until = Instant::now() + FIRST_PAUSE;
-    let mut latest = None;
-    while read < MAX_RING_BYTES {
-        let Ok(bytes) = timeout_at(until, stdout.read(&mut chunk)).await else { break };
-        let now = Instant::now();
-        until = (now + PAUSE).min(*latest.get_or_insert(now + CONTENT));
-        let bytes = bytes.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))?;
+/// Reads the stream until it is known what in it was read before; gives what was not.
+async fn skip_read(
+    ring: &Ring,
+    stdout: &mut ChildStdout,
+    lines: &mut Lines,
+    skip: &mut Skip<'_>,
+) -> Result<Vec<Line>, End> {
+    let (mut new, mut chunk, until) = (Vec::new(), vec![0; 16 * 1024], Instant::now() + CONTENT_WITHIN);
+    while !skip.is_decided() {
+        let read = match timeout_at(until, stdout.read(&mut chunk)).await {
+            Err(_) if skip.found => break,
+            read => read.map_err(|_| ring.is_slow())?,
+        };
+        let bytes = read.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))?;
         if bytes == 0 {
             break;
         }
-        read += bytes;
-        held.extend(lines.feed(&chunk[..bytes]));
+        for line in lines.feed(&chunk[..bytes]) {
+            match !skip.is_decided() && skip.was_read(crc32fast::hash(&line.bytes)) {
+                true => new.clear(),
+                false => new.push(line),
+            }
+        }
     }
-    Ok(held)
+    Ok(new)
+}
+
+impl Content {
+    async fn of(ring: &Ring) -> Result<Content, End> {
+        let (_child, mut stdout) = ring.spawn(false)?;
+        let (mut lines, mut chunk, mut kept) = (Lines::new(MAX_LINE_BYTES), vec![0; 16 * 1024], 0);
+        let (mut content, until) = (Content::default(), Instant::now() + CONTENT_WITHIN);
+        loop {
+            let read = timeout_at(until, stdout.read(&mut chunk)).await.map_err(|_| ring.is_slow())?;
+            let bytes = read.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))?;
+            if bytes == 0 {
+                return Ok(content);
+            }
+            for line in lines.feed(&chunk[..bytes]) {
+                content.crcs.push(crc32fast::hash(&line.bytes));
+                kept += line.bytes.len() as u64;
+                content.last.push_back(line);
+                while content.last.len() > REMEMBERED_LINES || kept > REMEMBERED_BYTES {
+                    kept -= content.last.pop_front().map_or(0, |first| first.bytes.len() as u64);
+                }
+            }
+        }
+    }
+}
+
+impl Skip<'_> {
+    fn new(held: &[u32], read: usize) -> Skip<'_> {
+        Skip { held, read, begins: (0..read).collect(), seen: 0, found: false, goes_on: read == 0 }
+    }
+
+    /// Takes the next line; whether it and all before it were read before.
+    fn was_read(&mut self, crc: u32) -> bool {
+        let at = self.seen;
+        self.goes_on |= at == 0 && self.held.get(self.read) == Some(&crc);
+        self.seen += 1;
+        self.begins.retain(|begin| self.held[begin + at] == crc);
+        // The others began earlier, and there is more of them to come.
+        let is_whole = self.begins.last().is_some_and(|begin| begin + self.seen == self.read);
+        if is_whole {
+            self.begins.pop();
+            self.found = true;
+        }
+        is_whole
+    }
+
+    fn is_decided(&self) -> bool {
+        self.begins.is_empty()
+    }
+
+    /// Whether lines were written over that nobody has read.
+    fn has_gap(&self) -> bool {
+        self.seen > 0 && self.is_decided() && !self.found && !self.goes_on
+    }
 }
 
 /// How many of the ring's lines were read before.
-async fn begin(sink: &mut Sink, held: &[Line], place: &Place) -> Result<usize, End> {
+async fn begin(sink: &mut Sink, held: &[u32], place: &Place) -> Result<usize, End> {
     let is_of_this_boot = place.boot == sink.clock().boot();
     if let Some(read) = place.find(held).filter(|_| is_of_this_boot) {
         return Ok(read);
     }
-    let why = if is_of_this_boot {
-        "more was written since than it holds"
-    } else {
-        "the machine was started again, and it does not outlive that"
-    };
+    let rebooted = "the machine was started again, and it does not outlive that";
+    gap(sink, if is_of_this_boot { WRITTEN_OVER } else { rebooted }).await?;
+    Ok(0)
+}
+
+async fn gap(sink: &mut Sink, why: &str) -> Result<(), End> {
     let text = format!(
         "The log in memory no longer holds the place up to which logins were read: {why}. Logins between then and its oldest line may be lost. Make it bigger (syslogd -C, log_size on OpenWrt), or let the log go to a file, if they must not be."
     );
-    sink.alarm(Severity::Warning, text).await?;
-    Ok(0)
+    Ok(sink.alarm(Severity::Warning, text).await?)
 }
 
 #[cfg(test)]
@@ -265,8 +356,8 @@ mod tests {
     use super::super::rig::Rig;
     use super::*;
 
-    fn lines(text: &str) -> Vec<Line> {
-        Lines::new(100).feed(text.as_bytes())
+    fn lines(text: &str) -> Vec<u32> {
+        text.lines().map(|line| crc32fast::hash(line.as_bytes())).collect()
     }
 
     #[test]
@@ -274,7 +365,7 @@ mod tests {
         let mut place = Place::new(Uuid::from_u128(7));
         assert_eq!(place.find(&lines("a\nb\n")), Some(0));
         for line in ["x", "a", "b", "b"] {
-            place.push(line.as_bytes());
+            place.push(crc32fast::hash(line.as_bytes()));
         }
         assert_eq!(Place::from_text(&place.to_text()), Some(place.clone()));
         assert_eq!(place.find(&lines("x\na\nb\nb\n")), Some(4));
@@ -284,6 +375,37 @@ mod tests {
         assert_eq!(place.find(&[]), None);
         for text in ["", "boot=x lines=", "boot=00000000-0000-0000-0000-000000000007 lines=xyz", "s=1;i=2"] {
             assert_eq!(Place::from_text(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_stream_repeats_is_skipped_and_nothing_else() {
+        // What the ring held, how much of it was read, the stream, what is new in it, and whether something is missing.
+        for (held, read, stream, new, gap) in [
+            ("abcd", 3, "abcde", "de", false),
+            ("abcd", 3, "cde", "de", false),
+            ("abcd", 4, "abcd", "", false),
+            ("abb", 2, "abb", "b", false),
+            ("abb", 3, "abbb", "b", false),
+            ("abab", 4, "ababab", "ab", false),
+            ("bb", 2, "bc", "c", false),
+            ("abcd", 3, "de", "de", false),
+            ("abcde", 3, "ef", "ef", true),
+            ("abcd", 4, "xy", "xy", true),
+            ("abcd", 0, "abcd", "abcd", false),
+            ("", 0, "ab", "ab", false),
+        ] {
+            let crcs = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+            let held = crcs(held);
+            let mut skip = Skip::new(&held, read);
+            let mut left = Vec::new();
+            for crc in crcs(stream) {
+                match !skip.is_decided() && skip.was_read(crc) {
+                    true => left.clear(),
+                    false => left.push(crc),
+                }
+            }
+            assert_eq!((left, skip.has_gap()), (crcs(new), gap), "{held:?} {read} {stream}");
         }
     }
 
@@ -388,7 +510,7 @@ mod tests {
             async move {
                 for port in 2.. {
                     machine.log(port);
-                    sleep(PAUSE / 4).await;
+                    sleep(Duration::from_millis(500)).await;
                 }
             }
         });
@@ -413,6 +535,26 @@ mod tests {
         assert!(std::process::Command::new("kill").args(&readers).status().unwrap().success());
         machine.log(3);
         assert_eq!(rig.ports(1).await, ["3"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test]
+    async fn a_logread_that_hesitates_is_waited_for() {
+        let machine = OpenWrt::new();
+        machine.log(2);
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.log(3);
+        assert_eq!(rig.ports(1).await, ["3"]);
+        let cursors = rig.kill().await;
+        machine.log(4);
+        let ring = machine.path("ring").display().to_string();
+        let script = format!(
+            "#!/bin/sh\nhead -n 1 {ring}; sleep 3\ncase \"$*\" in\n\"\") tail -n +2 {ring} ;;\n*) exec tail -n +2 -f {ring} ;;\nesac\n"
+        );
+        fs::write(machine.path("sbin/logread"), script).unwrap();
+        let mut rig = machine.start(cursors);
+        assert_eq!(rig.ports(1).await, ["4"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 
