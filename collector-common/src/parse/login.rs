@@ -121,7 +121,12 @@ pub enum Remark {
     /// PAM refused somebody. That is an attempt where the handler itself does not say how attempts end.
     Refused(Verdict),
     /// PAM began a session. That is an attempt under the same condition.
-    LetIn(Verdict),
+    LetIn {
+        /// Who it was.
+        verdict: Verdict,
+        /// By the service of `login -h HOST`, which telnetd calls.
+        is_remote: bool,
+    },
     /// PAM refused somebody several times more, and says so at the end only.
     RefusedMore,
     /// The handler says that it keeps attempts to itself.
@@ -233,7 +238,7 @@ impl Handler {
     /// Reads one message of this handler, which calls itself `ident`.
     pub fn read(self, ident: &str, message: &str) -> Remark {
         if ident.ends_with(OLD_PAM) {
-            return pam::read_body(message);
+            return pam::read_body(ident.trim_end_matches(OLD_PAM), message);
         }
         pam::read(self, message).unwrap_or_else(|| match self {
             Handler::OpenSsh => openssh::read(message),
@@ -260,7 +265,7 @@ impl Handler {
         let harmless = match self.read(ident, message) {
             Remark::Nothing | Remark::RefusedMore | Remark::Closed { certain: false, .. } => true,
             Remark::Refused(_) => !self.speaks_through_pam(),
-            Remark::LetIn(_) => !self.speaks_through_pam() && self != Handler::Console,
+            Remark::LetIn { .. } => !self.speaks_through_pam() && self != Handler::Console,
             _ => false,
         };
         !harmless || CLAIMS.iter().any(|claim| message.starts_with(claim))

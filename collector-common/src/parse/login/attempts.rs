@@ -38,6 +38,9 @@ pub struct ByPam {
     pub console: bool,
     /// The same of root.
     pub console_root: bool,
+    /// The same of who comes from afar: only `login` of util-linux has a service for that, and it says where from in a
+    /// line of its own.
+    pub remote: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +83,9 @@ impl Attempts {
             }
             Remark::Verdict(verdict) => self.told(handler, pid, verdict),
             Remark::Refused(verdict) if self.is_told_by_pam(handler, None) => self.told(handler, pid, verdict),
-            Remark::LetIn(mut verdict) if self.is_told_by_pam(handler, Some(&verdict.account)) => {
+            Remark::LetIn { mut verdict, is_remote }
+                if self.is_told_by_pam(handler, Some(&verdict.account)) && (!is_remote || self.by_pam.remote) =>
+            {
                 let before = self.console.take().filter(|(before, _)| *before == pid && pid != 0);
                 match before {
                     Some((_, peer)) if handler == Handler::Console => verdict.peer = peer,
@@ -129,7 +134,7 @@ impl Attempts {
                 };
                 Some((pid, Verdict::new(LoginResult::Fail, account, connection.peer.clone())))
             }
-            Remark::Refused(_) | Remark::LetIn(_) | Remark::RefusedMore | Remark::Hidden | Remark::Nothing => None,
+            Remark::Refused(_) | Remark::LetIn { .. } | Remark::RefusedMore | Remark::Hidden | Remark::Nothing => None,
         }
     }
 
@@ -332,6 +337,23 @@ mod tests {
         ];
         let expected = [(1, known("root")), (2, known("bob")), (3, known("bob")), (6, known("bob"))];
         assert_eq!(told(&mut attempts, Handler::Console, &lines), expected);
+    }
+
+    #[test]
+    fn a_login_from_afar_by_util_linux_has_its_address() {
+        // By telnetd of Debian 13.
+        let lines = [
+            "pam_unix(remote:session): session opened for user bob(uid=1000) by bob(uid=0)",
+            "LOGIN ON pts/1 BY bob FROM 203.0.113.5",
+        ];
+        for (console, expected) in
+            [(true, vec![Peer::new("203.0.113.5", None)]), (false, vec![Peer::new("203.0.113.5", None)])]
+        {
+            let mut attempts = Attempts { by_pam: ByPam { console, ..ByPam::default() }, ..Attempts::default() };
+            let read = |line: &str| attempts.judge(Handler::Console, 7, Handler::Console.read("login", line));
+            let peers: Vec<_> = lines.into_iter().filter_map(read).map(|(_, verdict)| verdict.peer).collect();
+            assert_eq!(peers, expected);
+        }
     }
 
     #[test]
