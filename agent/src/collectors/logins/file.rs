@@ -17,7 +17,10 @@ use jiff::tz::TimeZone;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
-use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread, was_lost_unread};
+use super::place::{
+    Between, Head, Newest, Place, Rotated, newest_rotated, rotated_between, rotated_since, was_copied_unread,
+    was_lost_unread,
+};
 use super::sink::{End, REMEMBERED_BYTES, REMEMBERED_US, Sink};
 use crate::tick;
 
@@ -88,7 +91,7 @@ impl Log {
                 Fate::Replaced => {
                     self.drain(sink, &mut tail).await?;
                     self.finish(sink, &mut tail).await?;
-                    tail = self.open_at_begin(newest_rotated(&self.path))?;
+                    tail = self.after_rotation(sink, &tail).await?;
                     continue;
                 }
             }
@@ -114,6 +117,23 @@ impl Log {
         self.after(sink, &place).await
     }
 
+    /// Opens the log that follows a file that was read to its end, and first reads what was rotated away in between.
+    async fn after_rotation(&self, sink: &mut Sink, done: &Tail) -> Result<Tail, End> {
+        let mut next = self.open(0)?;
+        let Between { files, lost } = rotated_between(&self.path, &done.place, &done.file, &next.place);
+        if lost {
+            self.gap(sink).await?;
+        }
+        for path in files {
+            let Ok(file) = File::open(&path) else { continue };
+            let mut tail = Tail::new(file, 0).map_err(|error| self.failure("reading", &error))?;
+            self.drain(sink, &mut tail).await?;
+            self.finish(sink, &mut tail).await?;
+        }
+        next.place.newest = Some(newest_rotated(&self.path));
+        Ok(next)
+    }
+
     async fn after_emptied(&self, sink: &mut Sink, mut tail: Tail) -> Result<Tail, End> {
         // What is left of a half line was in the file that is no more.
         tail.lines.finish();
@@ -133,11 +153,7 @@ impl Log {
     async fn finish_rotated(&self, sink: &mut Sink, place: &Place) -> Result<Newest, End> {
         let Rotated { rest, newest } = rotated_since(&self.path, place);
         if rest.is_empty() && place.offset > 0 || was_lost_unread(&self.path, place) {
-            let text = format!(
-                "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
-                self.path.display()
-            );
-            sink.alarm(Severity::Error, text).await?;
+            self.gap(sink).await?;
         }
         for (path, offset) in rest {
             // It may be rotated on while we read: then it is found again from the cursor at the next start.
@@ -148,6 +164,14 @@ impl Log {
             self.finish(sink, &mut tail).await?;
         }
         Ok(newest)
+    }
+
+    async fn gap(&self, sink: &mut Sink) -> Result<(), End> {
+        let text = format!(
+            "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
+            self.path.display()
+        );
+        Ok(sink.alarm(Severity::Error, text).await?)
     }
 
     /// Reads all whole lines that are there.
@@ -442,6 +466,43 @@ mod tests {
         machine.append("auth.log", &line(5));
         assert_eq!(rig.ports(2).await, ["4", "5"]);
         assert!(rig.alarms.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_rotated_twice_before_it_was_looked_at_is_read_whole() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        assert_eq!(rig.ports(1).await, ["2"]);
+        let written = |name: &str, seconds_ago: u64| {
+            let file = File::options().append(true).open(machine.log(name)).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(60) - Duration::from_secs(seconds_ago)).unwrap();
+        };
+        for (port, to, seconds_ago) in [(3, "auth.log.2", 80), (4, "auth.log.1", 70)] {
+            machine.append("auth.log", &line(port));
+            machine.rename("auth.log", to);
+            written(to, seconds_ago);
+        }
+        machine.append("auth.log", &line(5));
+        assert_eq!(rig.ports(3).await, ["3", "4", "5"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+        // Packed at once, that of another log and the one that was read are no gap, and one in between is.
+        let packed = |name: &str, seconds_ago: u64| {
+            fs::write(machine.log(name), b"\x1f\x8b...\x07\0\0\0").unwrap();
+            written(name, seconds_ago);
+        };
+        fs::remove_file(machine.log("auth.log")).unwrap();
+        packed("auth.log.3.gz", 65);
+        packed("auth.log.remote.gz", 0);
+        machine.append("auth.log", &line(6));
+        assert_eq!(rig.ports(1).await, ["6"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+        fs::remove_file(machine.log("auth.log")).unwrap();
+        packed("auth.log.4.gz", 0);
+        machine.append("auth.log", &line(7));
+        assert_eq!(rig.ports(1).await, ["7"]);
+        assert_eq!(rig.alarms.len(), 1, "{:?}", rig.alarms);
     }
 
     #[tokio::test]
