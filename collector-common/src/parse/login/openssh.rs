@@ -7,6 +7,7 @@
 //! error: maximum authentication attempts exceeded for [invalid user ]USER from IP port N ssh2 [preauth]
 //! Connection closed by|Connection reset by|Disconnected from PEER [preauth]                 packet.c, sshpkt_vfatal
 //! Disconnecting PEER: REASON [preauth]            Unable to negotiate with PEER: REASON [preauth]
+//! administratively prohibited connection for [invalid user ]USER from IP port N             by RefuseConnection, since 9.9
 //! Timeout before authentication for IP port N     ... for connection from IP to IP, pid = N since 9.8, by the listener
 //! banner exchange: Connection from IP port N: invalid format
 //! error: PAM: REASON for [illegal user ]USER from HOST                                      auth-pam.c, sshpam_query
@@ -163,6 +164,10 @@ fn closing(message: &str, preauth: bool) -> Option<Remark> {
     let closed = |account, peer| Remark::Closed { account, peer, pid: None, certain: true };
     if let Some(rest) = message.strip_prefix("error: maximum authentication attempts exceeded for ") {
         let (user, peer) = from_peer(rest.strip_suffix(" ssh2").unwrap_or(rest))?;
+        return Some(closed(account(user), peer));
+    }
+    if let Some(rest) = message.strip_prefix("administratively prohibited connection for ") {
+        let (user, peer) = from_peer(rest)?;
         return Some(closed(account(user), peer));
     }
     if let Some(rest) =
@@ -429,6 +434,12 @@ mod tests {
             (
                 "error: maximum authentication attempts exceeded for root from 192.0.2.7 port 3 ssh2 [preauth]",
                 known("root"),
+                3,
+            ),
+            ("administratively prohibited connection for bob from 192.0.2.7 port 3 [preauth]", known("bob"), 3),
+            (
+                "administratively prohibited connection for invalid user a from 8.8.8.8 port 1 from 192.0.2.7 port 3 [preauth]",
+                invalid("a from 8.8.8.8 port 1"),
                 3,
             ),
             ("Connection closed by 192.0.2.7 port 3 [preauth]", Account::Unknown, 3),
