@@ -128,11 +128,22 @@ pub enum Remark {
         is_remote: bool,
     },
     /// PAM refused somebody several times more, and says so at the end only.
-    RefusedMore,
+    RefusedMore(u64),
     /// The handler says that it keeps attempts to itself.
-    Hidden,
+    Hidden(Hidden),
     /// Nothing about an attempt.
     Nothing,
+}
+
+/// How many attempts a handler keeps to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// So many that no other line counts.
+    More(u64),
+    /// So many because there are too many connections.
+    Throttled(u64),
+    /// All that were throttled since that began, those that were told before as well.
+    ThrottledInAll(u64),
 }
 
 impl Handler {
@@ -263,7 +274,7 @@ impl Handler {
         ];
         // The process of a session that was let in runs as its user and may say that its connection is closed.
         let harmless = match self.read(ident, message) {
-            Remark::Nothing | Remark::RefusedMore | Remark::Closed { certain: false, .. } => true,
+            Remark::Nothing | Remark::RefusedMore(_) | Remark::Closed { certain: false, .. } => true,
             Remark::Refused(_) => !self.speaks_through_pam(),
             Remark::LetIn { .. } => !self.speaks_through_pam() && self != Handler::Console,
             _ => false,

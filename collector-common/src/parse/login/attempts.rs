@@ -134,7 +134,11 @@ impl Attempts {
                 };
                 Some((pid, Verdict::new(LoginResult::Fail, account, connection.peer.clone())))
             }
-            Remark::Refused(_) | Remark::LetIn { .. } | Remark::RefusedMore | Remark::Hidden | Remark::Nothing => None,
+            Remark::Refused(_)
+            | Remark::LetIn { .. }
+            | Remark::RefusedMore(_)
+            | Remark::Hidden(_)
+            | Remark::Nothing => None,
         }
     }
 

@@ -54,10 +54,8 @@ pub fn read_body(service: &str, body: &str) -> Remark {
     if body == "check pass; user unknown" {
         return Remark::Named { account: Account::Invalid { typed: None }, peer: Peer::default() };
     }
-    let is_more = |(count, rest): (&str, &str)| {
-        rest.starts_with("more authentication failure") && count.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    if body.split_once(' ').is_some_and(is_more) { Remark::RefusedMore } else { Remark::Nothing }
+    let more = body.split_once(' ').filter(|(_, rest)| rest.starts_with("more authentication failure"));
+    more.and_then(|(count, _)| count.parse().ok()).map_or(Remark::Nothing, Remark::RefusedMore)
 }
 
 fn refused(facts: &str) -> Option<Verdict> {
@@ -136,8 +134,8 @@ mod tests {
             let Remark::LetIn { verdict, is_remote: false } = read_body("login", text) else { panic!("{text}") };
             assert_eq!(verdict.account, known("bob"), "{text}");
         }
-        assert_eq!(read_body("login", "2 more authentication failures; logname= uid=0"), Remark::RefusedMore);
-        assert_eq!(read_body("login", "1 more authentication failure; logname= uid=0"), Remark::RefusedMore);
+        assert_eq!(read_body("login", "2 more authentication failures; logname= uid=0"), Remark::RefusedMore(2));
+        assert_eq!(read_body("login", "1 more authentication failure; logname= uid=0"), Remark::RefusedMore(1));
         let opened = "session opened for user gdm by (uid=0)";
         for (handler, service, counts) in [
             (Handler::Gdm, "gdm-launch-environment:session", false),
