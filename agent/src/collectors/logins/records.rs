@@ -170,7 +170,7 @@ async fn follow_all(sink: &mut Sink, root: &Root, records: &Records) -> Result<s
         sink.store(to_text(&files)).await?;
     }
     let wake = Wake::new(&files[0].1.path);
-    let mut told = Told::default();
+    let mut told = remembered(sink, &files);
     loop {
         files.iter().for_each(|(_, file)| wake.watch(&file.path));
         for at in 0..files.len() {
@@ -179,6 +179,18 @@ async fn follow_all(sink: &mut Sink, root: &Root, records: &Records) -> Result<s
         sink.idle(|| to_text(&files)).await?;
         wake.wait().await;
     }
+}
+
+/// What was told before the places: a connection's second record may still come.
+fn remembered(sink: &mut Sink, files: &[(Book, Reading)]) -> Told {
+    let mut told = Told::default();
+    for (book, file) in files {
+        let before = file.place.and_then(|place| last_before(&file.path, place).ok()).unwrap_or_default();
+        for Found { record, .. } in before {
+            let _told_before = book.attempt(&record, &mut told, |record| sink.is_account(&record.user));
+        }
+    }
+    told
 }
 
 /// Takes what is new in one of the files; gives whether there may be more.
@@ -283,6 +295,13 @@ pub mod tests {
         append(&wtmp, &record(7, 6, "pts/1", "root", "192.0.2.4", THEN));
         let mut rig = Rig::start(&root, cursors);
         assert_eq!([rig.login().await.process_id, rig.login().await.process_id], [5, 6]);
+        // The same with a restart in between.
+        append(&btmp, &record(6, 8, "ssh:notty", "nosuch", "192.0.2.3", THEN + 2));
+        assert_eq!(rig.login().await.process_id, 8);
+        let mut rig = Rig::start(&root, rig.kill().await);
+        append(&btmp, &record(6, 8, "ssh:notty", "nosuch", "192.0.2.3", THEN + 3));
+        append(&btmp, &record(6, 9, "ssh:notty", "root", "192.0.2.3", THEN + 3));
+        assert_eq!(rig.login().await.process_id, 9);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
         File::create(&wtmp).unwrap();
         append(&wtmp, &record(7, 7, "pts/1", "root", "192.0.2.4", THEN + 7));
