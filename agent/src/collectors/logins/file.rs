@@ -36,6 +36,9 @@ const BACKSTOP: Duration = Duration::from_secs(10);
 /// How long to let a burst of lines gather: one wake-up instead of one for each line.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// The place of a log that does not exist yet.
+pub const BEGINNING: &str = "beginning";
+
 /// Follows the log until it cannot be read any more. `path` is the machine's name for it.
 pub async fn follow(sink: &mut Sink, root: &Root, path: &Path) -> End {
     let log = Log { path: root.path(path) };
@@ -102,8 +105,12 @@ impl Log {
 
     /// Opens the log where it was left, and first finishes what was rotated away since.
     async fn begin(&self, sink: &mut Sink) -> Result<Tail, End> {
-        let Some(place) = sink.cursor().as_deref().and_then(Place::from_text) else {
-            let tail = self.at_end()?;
+        let cursor = sink.cursor();
+        let Some(place) = cursor.as_deref().and_then(Place::from_text) else {
+            let tail = match cursor.as_deref() {
+                Some(BEGINNING) => self.open_at_begin(newest_rotated(&self.path))?,
+                _ => self.at_end()?,
+            };
             sink.store(tail.place.to_text()).await?;
             return Ok(tail);
         };
