@@ -35,6 +35,12 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 /// How long it may take to print what the ring holds: some hundred KiB, on a board that may be busy.
 const CONTENT_WITHIN: Duration = Duration::from_secs(60);
 
+/// After such a pause the lines of one look of `logread` are all there.
+const BURST: Duration = Duration::from_millis(200);
+
+/// Between two alarms about lines that were written over.
+const MUTED: Duration = Duration::from_secs(60);
+
 /// How many lines make a place: so many in a row are never the same twice.
 const PLACE_LINES: usize = 16;
 
@@ -218,23 +224,52 @@ async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End>
     }
     drop((crcs, last));
     let mut chunk = vec![0; 16 * 1024];
+    let mut watch = Watch::default();
     loop {
         for line in next.drain(..) {
             place.push(crc32fast::hash(&line.bytes));
             sink.take_line(&line.bytes, &zone, || place.to_text()).await?;
         }
         sink.idle(|| place.to_text()).await?;
-        let read = match sink.idle_for() {
+        let read = match watch.before.as_ref().map_or_else(|| sink.idle_for(), |_| Some(BURST)) {
             Some(quiet) => match timeout(quiet, stdout.read(&mut chunk)).await {
                 Ok(read) => read,
-                Err(_) => continue,
+                Err(_) => {
+                    watch.look(sink, ring).await?;
+                    continue;
+                }
             },
             None => stdout.read(&mut chunk).await,
         };
+        if !ring.is_openwrt {
+            watch.before.get_or_insert_with(|| place.clone());
+        }
         match read.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))? {
             0 => return Ok(()),
             bytes => next = lines.feed(&chunk[..bytes]),
         }
+    }
+}
+
+/// Looks whether lines were written over before they were read. `logread -F` of busybox looks once a second, and does
+/// not notice when more than the ring holds was written in between: then what was read before is gone from the ring.
+#[derive(Default)]
+struct Watch {
+    /// The place before the lines that came last.
+    before: Option<Place>,
+    /// When an alarm was raised.
+    told: Option<Instant>,
+}
+
+impl Watch {
+    async fn look(&mut self, sink: &mut Sink, ring: &Ring) -> Result<(), End> {
+        let Some(before) = self.before.take() else { return Ok(()) };
+        let is_muted = self.told.is_some_and(|told| told.elapsed() < MUTED);
+        if is_muted || before.find(&Content::of(ring).await?.crcs).is_some() {
+            return Ok(());
+        }
+        self.told = Some(Instant::now());
+        gap(sink, WRITTEN_OVER).await
     }
 }
 
@@ -556,6 +591,47 @@ mod tests {
         let mut rig = machine.start(cursors);
         assert_eq!(rig.ports(1).await, ["4"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test]
+    async fn a_ring_of_busybox_that_was_written_over_between_two_looks_is_a_gap() {
+        let machine = OpenWrt::new();
+        fs::create_dir_all(machine.path("proc/sysvipc")).unwrap();
+        fs::write(machine.path("proc/sysvipc/shm"), "       key      shmid\n1095648583          0   644\n").unwrap();
+        let (ring, stream) = (machine.path("ring"), machine.path("stream"));
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\n\"\") cat {} ;;\n*) exec tail -n +1 -f {} ;;\nesac\n",
+            ring.display(),
+            stream.display()
+        );
+        fs::write(machine.path("sbin/logread"), script).unwrap();
+        let line = |port: u16| {
+            format!(
+                "Nov 24 02:53:32 board auth.warn dropbear[9]: Bad password attempt for 'root' from 192.0.2.7:{port}\n"
+            )
+        };
+        fs::write(&ring, line(1)).unwrap();
+        fs::write(&stream, line(1)).unwrap();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        let append = |path: &PathBuf, port| {
+            File::options().append(true).open(path).unwrap().write_all(line(port).as_bytes()).unwrap();
+        };
+        append(&ring, 2);
+        append(&stream, 2);
+        assert_eq!(rig.ports(1).await, ["2"]);
+        sleep(BURST * 3).await;
+        append(&ring, 3);
+        append(&stream, 3);
+        assert_eq!(rig.ports(1).await, ["3"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+        fs::write(&ring, line(4)).unwrap();
+        append(&stream, 4);
+        assert_eq!(rig.ports(1).await, ["4"]);
+        if rig.alarms.is_empty() {
+            rig.next().await;
+        }
+        assert!(rig.alarms[0].message.contains("more was written"), "{:?}", rig.alarms);
     }
 
     #[test]
