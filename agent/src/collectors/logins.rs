@@ -41,6 +41,7 @@ pub(crate) mod reader;
 mod records;
 mod ring;
 mod sink;
+mod skip;
 mod unanswered;
 mod witness;
 

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::lines::{Line, Lines};
 use super::sink::{End, REMEMBERED_BYTES, REMEMBERED_LINES, REMEMBERED_US, Sink};
+use super::skip::Skip;
 
 /// `KEY_ID` of busybox, as `/proc/sysvipc/shm` prints it.
 const BUSYBOX_KEY: &str = "1095648583";
@@ -37,6 +38,9 @@ const CONTENT_WITHIN: Duration = Duration::from_secs(60);
 
 /// After such a pause the lines of one look of `logread` are all there.
 const BURST: Duration = Duration::from_millis(200);
+
+/// So much at once may be more than a ring holds: the smallest have 4 KiB, most 16 or 64.
+const FLOOD_BYTES: usize = 4 * 1024;
 
 /// Between two alarms about lines that were written over.
 const MUTED: Duration = Duration::from_secs(60);
@@ -70,23 +74,6 @@ struct Content {
     crcs: Vec<u32>,
     /// The last of the lines.
     last: VecDeque<Line>,
-}
-
-/// Finds out which lines at the beginning of a stream were read before: it begins with what the ring held when it was
-/// asked, less what was written over since.
-struct Skip<'a> {
-    /// What the ring held.
-    held: &'a [u32],
-    /// How much of that was read before.
-    read: usize,
-    /// Where in it the stream may have begun, by the lines seen so far. The same lines may stand in it twice; the
-    /// longest that fits counts.
-    begins: Vec<usize>,
-    seen: usize,
-    /// The lines read before were found.
-    found: bool,
-    /// The stream begins with the first line that was not read.
-    goes_on: bool,
 }
 
 /// Why a place is gone.
@@ -241,31 +228,48 @@ async fn run(sink: &mut Sink, ring: &Ring, place: &mut Place) -> Result<(), End>
             },
             None => stdout.read(&mut chunk).await,
         };
-        if !ring.is_openwrt {
-            watch.before.get_or_insert_with(|| place.clone());
-        }
         match read.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))? {
             0 => return Ok(()),
-            bytes => next = lines.feed(&chunk[..bytes]),
+            bytes => {
+                next = lines.feed(&chunk[..bytes]);
+                if !ring.is_openwrt {
+                    let is_whole = next.first().is_none_or(|first| sink.time_of(&first.bytes, &zone).is_some());
+                    watch.came(place, bytes, is_whole);
+                }
+            }
         }
     }
 }
 
 /// Looks whether lines were written over before they were read. `logread -F` of busybox looks once a second, and does
-/// not notice when more than the ring holds was written in between: then what was read before is gone from the ring.
+/// not notice when more than the ring holds was written in between: it goes on somewhere in the ring, nearly always in
+/// the middle of a line, and what was read before is gone.
 #[derive(Default)]
 struct Watch {
-    /// The place before the lines that came last.
+    /// The place before the lines that came at once.
     before: Option<Place>,
+    /// So much came.
+    bytes: usize,
+    /// Something in it begins in the middle of a line.
+    is_torn: bool,
     /// When an alarm was raised.
     told: Option<Instant>,
 }
 
 impl Watch {
+    fn came(&mut self, place: &Place, bytes: usize, is_whole: bool) {
+        if self.before.is_none() {
+            *self = Watch { before: Some(place.clone()), bytes: 0, is_torn: false, told: self.told };
+        }
+        self.bytes += bytes;
+        self.is_torn |= !is_whole;
+    }
+
     async fn look(&mut self, sink: &mut Sink, ring: &Ring) -> Result<(), End> {
         let Some(before) = self.before.take() else { return Ok(()) };
         let is_muted = self.told.is_some_and(|told| told.elapsed() < MUTED);
-        if is_muted || before.find(&Content::of(ring).await?.crcs).is_some() {
+        let is_harmless = self.bytes < FLOOD_BYTES && !self.is_torn;
+        if is_muted || is_harmless || before.find(&Content::of(ring).await?.crcs).is_some() {
             return Ok(());
         }
         self.told = Some(Instant::now());
@@ -293,7 +297,7 @@ async fn skip_read(
     let (mut new, mut chunk, until) = (Vec::new(), vec![0; 16 * 1024], Instant::now() + CONTENT_WITHIN);
     while !skip.is_decided() {
         let read = match timeout_at(until, stdout.read(&mut chunk)).await {
-            Err(_) if skip.found => break,
+            Err(_) if skip.has_found() => break,
             read => read.map_err(|_| ring.is_slow())?,
         };
         let bytes = read.map_err(|error| ring.failure(&format!("reading from it failed: {error}")))?;
@@ -330,36 +334,6 @@ impl Content {
                 }
             }
         }
-    }
-}
-
-impl Skip<'_> {
-    fn new(held: &[u32], read: usize) -> Skip<'_> {
-        Skip { held, read, begins: (0..read).collect(), seen: 0, found: false, goes_on: read == 0 }
-    }
-
-    /// Takes the next line; whether it and all before it were read before.
-    fn was_read(&mut self, crc: u32) -> bool {
-        let at = self.seen;
-        self.goes_on |= at == 0 && self.held.get(self.read) == Some(&crc);
-        self.seen += 1;
-        self.begins.retain(|begin| self.held[begin + at] == crc);
-        // The others began earlier, and there is more of them to come.
-        let is_whole = self.begins.last().is_some_and(|begin| begin + self.seen == self.read);
-        if is_whole {
-            self.begins.pop();
-            self.found = true;
-        }
-        is_whole
-    }
-
-    fn is_decided(&self) -> bool {
-        self.begins.is_empty()
-    }
-
-    /// Whether lines were written over that nobody has read.
-    fn has_gap(&self) -> bool {
-        self.seen > 0 && self.is_decided() && !self.found && !self.goes_on
     }
 }
 
@@ -410,37 +384,6 @@ mod tests {
         assert_eq!(place.find(&[]), None);
         for text in ["", "boot=x lines=", "boot=00000000-0000-0000-0000-000000000007 lines=xyz", "s=1;i=2"] {
             assert_eq!(Place::from_text(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_a_stream_repeats_is_skipped_and_nothing_else() {
-        // What the ring held, how much of it was read, the stream, what is new in it, and whether something is missing.
-        for (held, read, stream, new, gap) in [
-            ("abcd", 3, "abcde", "de", false),
-            ("abcd", 3, "cde", "de", false),
-            ("abcd", 4, "abcd", "", false),
-            ("abb", 2, "abb", "b", false),
-            ("abb", 3, "abbb", "b", false),
-            ("abab", 4, "ababab", "ab", false),
-            ("bb", 2, "bc", "c", false),
-            ("abcd", 3, "de", "de", false),
-            ("abcde", 3, "ef", "ef", true),
-            ("abcd", 4, "xy", "xy", true),
-            ("abcd", 0, "abcd", "abcd", false),
-            ("", 0, "ab", "ab", false),
-        ] {
-            let crcs = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
-            let held = crcs(held);
-            let mut skip = Skip::new(&held, read);
-            let mut left = Vec::new();
-            for crc in crcs(stream) {
-                match !skip.is_decided() && skip.was_read(crc) {
-                    true => left.clear(),
-                    false => left.push(crc),
-                }
-            }
-            assert_eq!((left, skip.has_gap()), (crcs(new), gap), "{held:?} {read} {stream}");
         }
     }
 
@@ -626,7 +569,8 @@ mod tests {
         assert_eq!(rig.ports(1).await, ["3"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
         fs::write(&ring, line(4)).unwrap();
-        append(&stream, 4);
+        let torn = format!(" torn apart\n{}", line(4));
+        File::options().append(true).open(&stream).unwrap().write_all(torn.as_bytes()).unwrap();
         assert_eq!(rig.ports(1).await, ["4"]);
         if rig.alarms.is_empty() {
             rig.next().await;
