@@ -91,6 +91,7 @@ bench:
 	scripts/measure-ports.sh "$(TARGET_DIR)/release/edgewarden"
 	scripts/measure-start.py "$(TARGET_DIR)/release/edgewarden"
 	scripts/measure-replay.sh "$(TARGET_DIR)/release/edgewarden"
+	scripts/measure-flood.sh "$(TARGET_DIR)/release/edgewarden"
 	cargo build --release --locked -p edgewarden-hub --bins --examples
 	scripts/measure-queries.sh "$(TARGET_DIR)/release"
 

@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
         for handler in HANDLERS {
             let ident = if number % 5 == 4 { "sshd(pam_unix)" } else { "sshd" };
             let remark = handler.read(ident, line);
-            let is_verdict = matches!(remark, Remark::Verdict(_) | Remark::Refused(_) | Remark::LetIn(_));
+            let is_verdict = matches!(remark, Remark::Verdict(_) | Remark::Refused(_) | Remark::LetIn { .. });
             let may_end = is_verdict || matches!(remark, Remark::Closed { .. });
             let judged = attempts.judge(handler, number as u32 % 3, remark);
             assert!(judged.is_none() || may_end, "an attempt out of nothing: {line:?}");

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use collector_common::collector::{Closed, Collector, Context, Failure, LoginSource, Running, Settings, Survey};
+use collector_common::collector::{
+    Closed, Collector, Context, Draft, Failure, LoginSource, Running, Settings, SourceCursor, Survey,
+};
 use collector_common::event::kind::Kind;
 use collector_common::root::Root;
 
@@ -39,6 +41,7 @@ pub(crate) mod reader;
 mod records;
 mod ring;
 mod sink;
+mod skip;
 mod unanswered;
 mod witness;
 
@@ -121,7 +124,11 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
     loop {
         let settings = Arc::clone(&cx.settings.borrow_and_update());
         let (asked, folds) = (settings.login_source.clone(), settings.fold_failed_logins);
-        let source = choose(&cx.root, &asked)?;
+        let source = choose(&cx.root, &asked);
+        if asked == LoginSource::Auto && expect_logs(&cx, source.as_ref().ok()).await.is_err() {
+            return Ok(());
+        }
+        let source = source?;
         let mut sink = source.sink(&cx).heard_by(&witness);
         cx.state.running(source.backend(), Some(source.gap()));
         let follow = async {
@@ -161,6 +168,20 @@ async fn run(mut cx: Context) -> Result<(), Failure> {
             End::Failed(failure) => Err(failure),
         };
     }
+}
+
+/// Remembers which logs that come before the source in use do not exist, so that one of them is read from its beginning
+/// when it appears.
+async fn expect_logs(cx: &Context, used: Option<&Source>) -> Result<(), Closed> {
+    let better = used.map_or(LOGS.len(), |used| used.rank().saturating_sub(1).min(LOGS.len()));
+    for log in &LOGS[..better] {
+        let source = Source::File(PathBuf::from(log)).key();
+        if cx.out.cursor(&source).is_none() && matches!(cx.root.path(log).try_exists(), Ok(false)) {
+            let cursor = SourceCursor { source, place: file::BEGINNING.to_owned() };
+            cx.out.send(Draft::cursor_only(cx.clock.now(), cursor)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a source is there that comes before the one in use: the log of logins is made with its first line, and
@@ -269,6 +290,8 @@ mod tests {
     use std::fs::{self, File};
     use std::io::Write;
 
+    use collector_common::event::payload::Payload;
+
     use super::rig::{Rig, settings};
     use super::*;
 
@@ -295,7 +318,10 @@ mod tests {
         append(&other, 3);
         assert_eq!(rig.ports(1).await, ["3"]);
         assert_eq!(rig.backend(), "log file /var/log/other");
-        assert_eq!(rig.cursors.keys().collect::<Vec<_>>(), ["file:/var/log/other", "file:/var/log/secure"]);
+        assert_eq!(
+            rig.cursors.keys().collect::<Vec<_>>(),
+            ["file:/var/log/auth.log", "file:/var/log/other", "file:/var/log/secure"]
+        );
     }
 
     #[tokio::test]
@@ -321,6 +347,30 @@ mod tests {
         let folded = rig.login().await;
         assert_eq!(folded.extra_details.get("HitCount").map(String::as_str), Some("3"));
         assert_eq!(folded.remote_port.as_deref(), Some("5"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_appears_is_read_from_its_beginning() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        // None is there at all, and the collector ends.
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        for _ in LOGS {
+            rig.next().await;
+        }
+        let cursors = rig.cursors.clone();
+        assert!(rig.ended().await.is_err());
+        append(&root.path("/var/log/messages"), 1);
+        let mut rig = Rig::start(&root, cursors);
+        assert_eq!(rig.ports(1).await, ["1"]);
+        // Another one is in use.
+        append(&root.path("/var/log/auth.log"), 2);
+        while !matches!(rig.next_within(LOOK_AGAIN * 3).await.payload, Some(Payload::Login(_))) {}
+        assert_eq!(rig.backend(), "log file /var/log/auth.log");
+        let mut rig = Rig::start(&root, rig.kill().await);
+        append(&root.path("/var/log/auth.log"), 3);
+        assert_eq!(rig.ports(1).await, ["3"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -44,7 +44,7 @@ pub struct Survey<'a> {
 impl Natives {
     /// What PAM's lines are to be believed in.
     pub fn by_pam(self) -> ByPam {
-        ByPam { ssh: !self.ssh, console: !self.console, console_root: !self.console_root }
+        ByPam { ssh: !self.ssh, console: !self.console, console_root: !self.console_root, remote: !self.console }
     }
 
     fn note(&mut self, ident: &str, message: &str) {

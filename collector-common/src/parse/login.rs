@@ -121,13 +121,29 @@ pub enum Remark {
     /// PAM refused somebody. That is an attempt where the handler itself does not say how attempts end.
     Refused(Verdict),
     /// PAM began a session. That is an attempt under the same condition.
-    LetIn(Verdict),
+    LetIn {
+        /// Who it was.
+        verdict: Verdict,
+        /// By the service of `login -h HOST`, which telnetd calls.
+        is_remote: bool,
+    },
     /// PAM refused somebody several times more, and says so at the end only.
-    RefusedMore,
+    RefusedMore(u64),
     /// The handler says that it keeps attempts to itself.
-    Hidden,
+    Hidden(Hidden),
     /// Nothing about an attempt.
     Nothing,
+}
+
+/// How many attempts a handler keeps to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// So many that no other line counts.
+    More(u64),
+    /// So many because there are too many connections.
+    Throttled(u64),
+    /// All that were throttled since that began, those that were told before as well.
+    ThrottledInAll(u64),
 }
 
 impl Handler {
@@ -233,7 +249,7 @@ impl Handler {
     /// Reads one message of this handler, which calls itself `ident`.
     pub fn read(self, ident: &str, message: &str) -> Remark {
         if ident.ends_with(OLD_PAM) {
-            return pam::read_body(message);
+            return pam::read_body(ident.trim_end_matches(OLD_PAM), message);
         }
         pam::read(self, message).unwrap_or_else(|| match self {
             Handler::OpenSsh => openssh::read(message),
@@ -258,9 +274,9 @@ impl Handler {
         ];
         // The process of a session that was let in runs as its user and may say that its connection is closed.
         let harmless = match self.read(ident, message) {
-            Remark::Nothing | Remark::RefusedMore | Remark::Closed { certain: false, .. } => true,
+            Remark::Nothing | Remark::RefusedMore(_) | Remark::Closed { certain: false, .. } => true,
             Remark::Refused(_) => !self.speaks_through_pam(),
-            Remark::LetIn(_) => !self.speaks_through_pam() && self != Handler::Console,
+            Remark::LetIn { .. } => !self.speaks_through_pam() && self != Handler::Console,
             _ => false,
         };
         !harmless || CLAIMS.iter().any(|claim| message.starts_with(claim))

@@ -17,8 +17,11 @@ use jiff::tz::TimeZone;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::lines::{Line, Lines};
-use super::place::{Head, Newest, Place, Rotated, newest_rotated, rotated_since, was_copied_unread, was_lost_unread};
-use super::sink::{End, Sink};
+use super::place::{
+    Between, Head, Newest, Place, Rotated, newest_rotated, rotated_between, rotated_since, was_copied_unread,
+    was_lost_unread,
+};
+use super::sink::{End, REMEMBERED_BYTES, REMEMBERED_US, Sink};
 use crate::tick;
 
 /// A syslog line has at most 8 KiB by default everywhere.
@@ -32,6 +35,9 @@ const BACKSTOP: Duration = Duration::from_secs(10);
 
 /// How long to let a burst of lines gather: one wake-up instead of one for each line.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// The place of a log that does not exist yet.
+pub const BEGINNING: &str = "beginning";
 
 /// Follows the log until it cannot be read any more. `path` is the machine's name for it.
 pub async fn follow(sink: &mut Sink, root: &Root, path: &Path) -> End {
@@ -88,7 +94,7 @@ impl Log {
                 Fate::Replaced => {
                     self.drain(sink, &mut tail).await?;
                     self.finish(sink, &mut tail).await?;
-                    tail = self.open_at_begin(newest_rotated(&self.path))?;
+                    tail = self.after_rotation(sink, &tail).await?;
                     continue;
                 }
             }
@@ -99,8 +105,12 @@ impl Log {
 
     /// Opens the log where it was left, and first finishes what was rotated away since.
     async fn begin(&self, sink: &mut Sink) -> Result<Tail, End> {
-        let Some(place) = sink.cursor().as_deref().and_then(Place::from_text) else {
-            let tail = self.at_end()?;
+        let cursor = sink.cursor();
+        let Some(place) = cursor.as_deref().and_then(Place::from_text) else {
+            let tail = match cursor.as_deref() {
+                Some(BEGINNING) => self.open_at_begin(newest_rotated(&self.path))?,
+                _ => self.at_end()?,
+            };
             sink.store(tail.place.to_text()).await?;
             return Ok(tail);
         };
@@ -112,6 +122,23 @@ impl Log {
             return Ok(Tail { place, ..tail });
         }
         self.after(sink, &place).await
+    }
+
+    /// Opens the log that follows a file that was read to its end, and first reads what was rotated away in between.
+    async fn after_rotation(&self, sink: &mut Sink, done: &Tail) -> Result<Tail, End> {
+        let mut next = self.open(0)?;
+        let Between { files, lost } = rotated_between(&self.path, &done.place, &done.file, &next.place);
+        if lost {
+            self.gap(sink).await?;
+        }
+        for path in files {
+            let Ok(file) = File::open(&path) else { continue };
+            let mut tail = Tail::new(file, 0).map_err(|error| self.failure("reading", &error))?;
+            self.drain(sink, &mut tail).await?;
+            self.finish(sink, &mut tail).await?;
+        }
+        next.place.newest = Some(newest_rotated(&self.path));
+        Ok(next)
     }
 
     async fn after_emptied(&self, sink: &mut Sink, mut tail: Tail) -> Result<Tail, End> {
@@ -133,11 +160,7 @@ impl Log {
     async fn finish_rotated(&self, sink: &mut Sink, place: &Place) -> Result<Newest, End> {
         let Rotated { rest, newest } = rotated_since(&self.path, place);
         if rest.is_empty() && place.offset > 0 || was_lost_unread(&self.path, place) {
-            let text = format!(
-                "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
-                self.path.display()
-            );
-            sink.alarm(Severity::Error, text).await?;
+            self.gap(sink).await?;
         }
         for (path, offset) in rest {
             // It may be rotated on while we read: then it is found again from the cursor at the next start.
@@ -148,6 +171,14 @@ impl Log {
             self.finish(sink, &mut tail).await?;
         }
         Ok(newest)
+    }
+
+    async fn gap(&self, sink: &mut Sink) -> Result<(), End> {
+        let text = format!(
+            "The log {} was emptied, or rotated away and compressed, before it was read to its end; login lines may be lost. Look whether somebody emptied it; if not, rotate it less often or with delaycompress.",
+            self.path.display()
+        );
+        Ok(sink.alarm(Severity::Error, text).await?)
     }
 
     /// Reads all whole lines that are there.
@@ -248,17 +279,42 @@ impl Tail {
     }
 }
 
-/// Reads once more what stands before a place, for the connections that were open there: some hundred lines are the last
-/// minutes, and a connection has two minutes to log in.
+/// Reads once more what stands before a place, for the connections that were open there.
 fn remember(sink: &mut Sink, file: &File, offset: u64) -> io::Result<()> {
-    let begin = offset.saturating_sub(CHUNK_BYTES as u64);
-    let mut before = vec![0; usize::try_from(offset - begin).unwrap_or(CHUNK_BYTES)];
-    file.read_exact_at(&mut before, begin)?;
     let zone = sink.zone();
-    for line in Lines::new(MAX_LINE_BYTES).feed(&before) {
-        sink.remember_line(&line.bytes, &zone);
+    let mut at = remembered_from(sink, file, offset, &zone)?;
+    let mut lines = Lines::new(MAX_LINE_BYTES);
+    while at < offset {
+        let chunk = chunk(file, at, offset)?;
+        at += chunk.len() as u64;
+        lines.feed(&chunk).iter().for_each(|line| sink.remember_line(&line.bytes, &zone));
     }
     Ok(())
+}
+
+/// Where to begin with that: the first chunk back whose beginning is old enough.
+fn remembered_from(sink: &Sink, file: &File, offset: u64, zone: &TimeZone) -> io::Result<u64> {
+    let (mut begin, mut last_us) = (offset, None);
+    while begin > 0 && offset - begin < REMEMBERED_BYTES {
+        let end = begin;
+        begin = end.saturating_sub(CHUNK_BYTES as u64);
+        let lines = Lines::new(MAX_LINE_BYTES).feed(&chunk(file, begin, end)?);
+        let time_of = |line: &Line| sink.time_of(&line.bytes, zone);
+        last_us = last_us.or_else(|| lines.iter().rev().find_map(time_of));
+        // The very first is the rest of one.
+        let first_us = lines.iter().skip(1).find_map(time_of);
+        if first_us.zip(last_us).is_some_and(|(first_us, last_us)| last_us - first_us > REMEMBERED_US) {
+            break;
+        }
+    }
+    Ok(begin)
+}
+
+/// The bytes from one place to another, one chunk at most.
+fn chunk(file: &File, begin: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(end - begin).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
+    file.read_exact_at(&mut bytes, begin)?;
+    Ok(bytes)
 }
 
 /// After the last newline within what a line can be long, else the end.
@@ -420,6 +476,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_that_was_rotated_twice_before_it_was_looked_at_is_read_whole() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        assert_eq!(rig.ports(1).await, ["2"]);
+        let written = |name: &str, seconds_ago: u64| {
+            let file = File::options().append(true).open(machine.log(name)).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(60) - Duration::from_secs(seconds_ago)).unwrap();
+        };
+        for (port, to, seconds_ago) in [(3, "auth.log.2", 80), (4, "auth.log.1", 70)] {
+            machine.append("auth.log", &line(port));
+            machine.rename("auth.log", to);
+            written(to, seconds_ago);
+        }
+        machine.append("auth.log", &line(5));
+        assert_eq!(rig.ports(3).await, ["3", "4", "5"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+        // Packed at once, that of another log and the one that was read are no gap, and one in between is.
+        let packed = |name: &str, seconds_ago: u64| {
+            fs::write(machine.log(name), b"\x1f\x8b...\x07\0\0\0").unwrap();
+            written(name, seconds_ago);
+        };
+        fs::remove_file(machine.log("auth.log")).unwrap();
+        packed("auth.log.3.gz", 65);
+        packed("auth.log.remote.gz", 0);
+        machine.append("auth.log", &line(6));
+        assert_eq!(rig.ports(1).await, ["6"]);
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+        fs::remove_file(machine.log("auth.log")).unwrap();
+        packed("auth.log.4.gz", 0);
+        machine.append("auth.log", &line(7));
+        assert_eq!(rig.ports(1).await, ["7"]);
+        assert_eq!(rig.alarms.len(), 1, "{:?}", rig.alarms);
+    }
+
+    #[tokio::test]
     async fn a_copied_and_emptied_log_is_read_from_its_beginning() {
         let machine = Machine::new();
         let mut rig = machine.start(BTreeMap::new());
@@ -540,6 +633,23 @@ mod tests {
         assert_eq!(rig.ports(1).await, ["9"]);
         assert_eq!(rig.alarms.len(), 1);
         assert!(rig.alarms[0].message.contains("auth.log"), "{}", rig.alarms[0].message);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_known_after_a_restart_in_a_flood() {
+        let machine = Machine::new();
+        let mut rig = machine.start(BTreeMap::new());
+        rig.started().await;
+        machine.append("auth.log", &line(2));
+        let other = "2026-11-24T02:54:10+00:00 board sshd[1]: Received signal 15; terminating, and whatever else there is to say.\n";
+        machine.append("auth.log", &other.repeat(5000));
+        machine.append("auth.log", &line(3));
+        assert_eq!(rig.ports(2).await, ["2", "3"]);
+        let cursors = rig.kill().await;
+        let closing = "2026-11-24T02:54:20+00:00 board sshd[2]: Connection closed by authenticating user root 192.0.2.7 port 2 [preauth]\n";
+        machine.append("auth.log", closing);
+        machine.append("auth.log", &line(4));
+        assert_eq!(machine.start(cursors).ports(1).await, ["4"]);
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::lines::Lines;
 use super::reader::{Entry, Writer};
-use super::sink::{End, Sink};
+use super::sink::{End, REMEMBERED_LINES, REMEMBERED_US, Sink};
 
 /// An entry as JSON; journald itself cuts a field at some 64 KiB from syslog, native clients may send more.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
@@ -35,9 +35,6 @@ const GOOD_RUN: Duration = Duration::from_secs(60);
 
 /// How long a question with a short answer may take: a big journal on slow flash needs seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-
-/// How many entries before the cursor are read once more: the last minutes, and a connection has two minutes to log in.
-const REMEMBERED: usize = 200;
 
 /// The entries journald writes itself when it dropped those of a unit (`SD_MESSAGE_JOURNAL_DROPPED`).
 const DROPPED: &str = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e";
@@ -122,10 +119,16 @@ impl Journal {
         Ok(newest.and_then(|entry| entry.boot).map(|boot| format!("--boot={}", boot.simple())))
     }
 
-    /// The last entries up to and with a cursor, the newest first, for the connections that were open there.
-    async fn before(&self, cursor: &str) -> Result<Vec<journal::Entry>, String> {
+    /// The last entries up to that of a cursor, the newest first, for the connections that were open there.
+    async fn before(&self, last: &journal::Entry) -> Result<Vec<journal::Entry>, String> {
         let mut command = self.command();
-        command.args(["--reverse", &format!("--lines={REMEMBERED}"), &format!("--cursor={cursor}")]).args(matches());
+        let (lines, cursor) = (format!("--lines={REMEMBERED_LINES}"), format!("--cursor={}", last.cursor));
+        command.args(["--reverse", &lines, &cursor]).args(matches());
+        // The wall clock may have been set in between.
+        let age_us = |entry: &journal::Entry| match entry.boot == last.boot {
+            true => i64::try_from(last.monotonic_us.saturating_sub(entry.monotonic_us)).unwrap_or(i64::MAX),
+            false => last.wall_us.saturating_sub(entry.wall_us),
+        };
         let (_child, mut stdout, stderr) = spawn(&mut command)?;
         let _drained = tokio::spawn(said(stderr));
         let (mut lines, mut chunk, mut entries) = (Lines::new(MAX_LINE_BYTES), vec![0; 16 * 1024], Vec::new());
@@ -133,7 +136,12 @@ impl Journal {
             match timeout(ANSWER_WITHIN, stdout.read(&mut chunk)).await {
                 Ok(Ok(0)) => return Ok(entries),
                 Ok(Ok(bytes)) => {
-                    entries.extend(lines.feed(&chunk[..bytes]).iter().filter_map(|line| journal::parse(&line.bytes)))
+                    for entry in lines.feed(&chunk[..bytes]).iter().filter_map(|line| journal::parse(&line.bytes)) {
+                        if age_us(&entry) > REMEMBERED_US {
+                            return Ok(entries);
+                        }
+                        entries.push(entry);
+                    }
                 }
                 Ok(Err(error)) => return Err(format!("reading from journalctl failed: {error}")),
                 Err(_) => return Err(format!("journalctl gave no answer for {} s", ANSWER_WITHIN.as_secs())),
@@ -178,8 +186,8 @@ async fn begin(sink: &mut Sink, journal: &Journal) -> Result<Position, End> {
     };
     // For a cursor it does not know, journalctl silently takes the entry closest in time.
     let nearest = journal.first(&[&format!("--cursor={cursor}")]).await.map_err(|words| failure(&words))?;
-    if nearest.is_some_and(|entry| entry.cursor == cursor) {
-        for entry in journal.before(&cursor).await.map_err(|words| failure(&words))?.iter().rev() {
+    if let Some(last) = nearest.filter(|entry| entry.cursor == cursor) {
+        for entry in journal.before(&last).await.map_err(|words| failure(&words))?.iter().rev() {
             sink.remember(&as_entry(sink, entry));
         }
         return Ok(Position::After(cursor));
@@ -547,12 +555,18 @@ mod tests {
         let lines = session.stdin.as_mut().unwrap();
         writeln!(lines, "Failed password for tester from 192.0.2.7 port 23 ssh2").unwrap();
         assert_eq!(rig.ports(1).await, ["23"]);
+        let mut other = journald.session();
+        let harmless = "Received signal 15; terminating.\n".repeat(300);
+        other.stdin.take().unwrap().write_all(harmless.as_bytes()).unwrap();
+        assert!(other.wait().unwrap().success());
+        journald.log(0, &accepted(24));
+        assert_eq!(rig.ports(1).await, ["24"]);
         let mut rig = Rig::start(&journald.root(), rig.kill().await);
         writeln!(lines, "Connection closed by authenticating user tester 192.0.2.7 port 23 [preauth]").unwrap();
         drop(session.stdin.take());
         assert!(session.wait().unwrap().success());
-        journald.log(0, &accepted(24));
-        assert_eq!(rig.ports(1).await, ["24"]);
+        journald.log(0, &accepted(25));
+        assert_eq!(rig.ports(1).await, ["25"]);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 

@@ -53,6 +53,15 @@ pub struct Rotated {
     pub newest: Newest,
 }
 
+/// What was the log between two files.
+#[derive(Debug, Default)]
+pub struct Between {
+    /// The files to read, oldest first.
+    pub files: Vec<PathBuf>,
+    /// Others are packed already.
+    pub lost: bool,
+}
+
 /// The checksum of the first bytes of a file, of those before the place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -154,6 +163,22 @@ pub fn rotated_since(log: &Path, place: &Place) -> Rotated {
     let rest = siblings.iter().enumerate().filter(is_rest);
     let rest = rest.map(|(index, (_, path))| (path.clone(), begin(index))).collect();
     Rotated { rest, newest }
+}
+
+/// What was the log and was rotated away between a file that was read to its end and the one that is the log now.
+pub fn rotated_between(log: &Path, done: &Place, file: &File, next: &Place) -> Between {
+    let Ok(modified) = file.metadata().and_then(|meta| meta.modified()) else { return Between::default() };
+    let known = Newest { modified_us: micros(modified), head: Head::of_all(file).unwrap_or_default(), log_us: 0 };
+    let mut files = copied_since(log, &rotated(log), &Place { newest: Some(known), ..*done });
+    files.retain(|path| !File::open(path).and_then(|file| next.is_in(&file)).unwrap_or(false));
+    // A packed file keeps the time of what it was made of, some to the second.
+    let is_later = |(packed, path): &(SystemTime, PathBuf)| {
+        micros(*packed) > known.modified_us + 1_000_000
+            && is_numbered(log, path)
+            && !path.with_extension("").exists()
+            && holds_lines(path)
+    };
+    Between { files, lost: packed(log).iter().any(is_later) }
 }
 
 /// Whether a log was copied and emptied before anything of it was read.

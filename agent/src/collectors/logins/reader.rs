@@ -4,7 +4,7 @@ use collector_common::clock::Reading;
 use collector_common::collector::Draft;
 use collector_common::event::payload::{Diagnostic, ExtraDetails, Login, LoginResult, Payload, Severity};
 use collector_common::parse::login::attempts::{Attempts, ByPam};
-use collector_common::parse::login::{self, Account, Handler, Peer, Remark, Verdict};
+use collector_common::parse::login::{self, Account, Handler, Hidden, Peer, Remark, Verdict};
 use uuid::Uuid;
 
 use super::unanswered::{Server, Unanswered};
@@ -50,6 +50,8 @@ pub struct Reader {
     previous: Option<(Handler, u32, Verdict)>,
     forged: Muted,
     hidden: Muted,
+    /// How many connections that are dropped now, for being too many, are counted in `hidden`.
+    throttled: u64,
 }
 
 /// The most rows one line may become: `message repeated 4000000000 times` is one line, too.
@@ -71,8 +73,8 @@ impl Reader {
             let row = row(*handler, *pid, verdict, &entry.writer, uid_of);
             return repeat(entry.at, row, times);
         }
-        if is_suppression(entry) {
-            return self.hidden(entry, now);
+        if let Some(count) = suppressed(entry) {
+            return self.hidden(entry, now, count);
         }
         let Some(handler) = Handler::from_ident(entry.ident) else { return Vec::new() };
         let (times, message) =
@@ -81,9 +83,8 @@ impl Reader {
             return if handler.claims_verdict(entry.ident, message) { self.forged(entry, now) } else { Vec::new() };
         }
         let remark = handler.read(entry.ident, message);
-        let is_hidden = remark == Remark::RefusedMore && self.attempts.is_told_by_pam(handler, None);
-        if remark == Remark::Hidden || is_hidden {
-            return self.hidden(entry, now);
+        if let Some(count) = self.count_hidden(handler, &remark) {
+            return self.hidden(entry, now, count.saturating_mul(times.unwrap_or(1)));
         }
         // A closing line that came several times is still one attempt of one connection.
         let times = times.filter(|_| matches!(remark, Remark::Verdict(_) | Remark::Refused(_)));
@@ -106,16 +107,20 @@ impl Reader {
     }
 
     /// Takes in a line that was read before this process began: what it says of a connection that may still be open
-    /// counts, but it is no event a second time.
-    pub fn remember(&mut self, entry: &Entry, now: Reading, uid_of: &mut dyn FnMut(&str) -> Option<u32>) {
-        if let Some(handler) = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler)) {
-            let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
-            let remark = handler.read(entry.ident, message);
-            self.wait_for_answer(handler, entry, &remark, now, uid_of);
-            if let Some((pid, _)) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark) {
-                self.unanswered.answer((handler, pid));
-            }
-        }
+    /// counts, but it is no event a second time. Gives the attempt that ended with it.
+    pub fn remember(
+        &mut self,
+        entry: &Entry,
+        now: Reading,
+        uid_of: &mut dyn FnMut(&str) -> Option<u32>,
+    ) -> Option<Verdict> {
+        let handler = Handler::from_ident(entry.ident).filter(|handler| entry.writer.can_be(*handler))?;
+        let (_, message) = login::repeated(entry.message).unwrap_or((1, entry.message));
+        let remark = handler.read(entry.ident, message);
+        self.wait_for_answer(handler, entry, &remark, now, uid_of);
+        let (pid, verdict) = self.attempts.judge(handler, entry.pid.unwrap_or(0), remark)?;
+        self.unanswered.answer((handler, pid));
+        Some(verdict)
     }
 
     /// Sets a name aside that was called, until a line says how it ended.
@@ -166,7 +171,8 @@ impl Reader {
             Draft::alarm(now, Diagnostic::new(Severity::Error, text).with("Count", count))
         });
         let hidden = self.hidden.overdue(now).map(|count| {
-            let text = format!("{count} more times a log said that login attempts are kept out of it.");
+            let text =
+                format!("The log said that {count} more login attempts, or lines about them, are kept out of it.");
             Draft::alarm(now, Diagnostic::new(Severity::Warning, text).with("Count", count))
         });
         forged.into_iter().chain(hidden).collect()
@@ -179,7 +185,7 @@ impl Reader {
 
     fn forged(&mut self, entry: &Entry, now: Reading) -> Vec<Draft> {
         let Writer::Kernel { uid, exe } = entry.writer else { return Vec::new() };
-        let Some(count) = self.forged.count(now) else { return Vec::new() };
+        let Some(count) = self.forged.count(now, 1) else { return Vec::new() };
         let (uid, exe) = (uid.map_or("?".to_owned(), |uid| uid.to_string()), exe.unwrap_or("?"));
         let pid = entry.pid.unwrap_or(0);
         let text = format!(
@@ -196,8 +202,24 @@ impl Reader {
         vec![Draft::alarm(entry.at, alarm)]
     }
 
-    fn hidden(&mut self, entry: &Entry, now: Reading) -> Vec<Draft> {
-        let Some(count) = self.hidden.count(now) else { return Vec::new() };
+    /// How many attempts, if any, a remark says are kept out of the log, beside those that were counted.
+    fn count_hidden(&mut self, handler: Handler, remark: &Remark) -> Option<u64> {
+        match remark {
+            Remark::RefusedMore(count) => self.attempts.is_told_by_pam(handler, None).then_some(*count),
+            Remark::Hidden(Hidden::More(count)) => Some(*count),
+            Remark::Hidden(Hidden::Throttled(count)) => {
+                self.throttled += count;
+                Some(*count)
+            }
+            Remark::Hidden(Hidden::ThrottledInAll(count)) => {
+                Some(count.saturating_sub(std::mem::replace(&mut self.throttled, *count)))
+            }
+            _ => None,
+        }
+    }
+
+    fn hidden(&mut self, entry: &Entry, now: Reading, count: u64) -> Vec<Draft> {
+        let Some(count) = self.hidden.count(now, count) else { return Vec::new() };
         let text = format!("Login attempts are kept out of the log: {}", shown(entry.message));
         vec![Draft::alarm(entry.at, Diagnostic::new(Severity::Warning, text).with("Count", count))]
     }
@@ -234,16 +256,23 @@ impl Writer<'_> {
     }
 }
 
-/// Whether a log daemon says that it dropped messages: journald of a unit that lets people in, rsyslog of anybody.
-fn is_suppression(entry: &Entry) -> bool {
-    if entry.ident.starts_with("rsyslogd") && matches!(entry.writer, Writer::Unproven) {
-        return entry.message.contains(" lost due to rate-limiting") || entry.message.contains("imuxsock lost ");
-    }
-    let by_journald = entry.ident == "systemd-journald" && matches!(entry.writer, Writer::Kernel { uid: Some(0), .. });
-    by_journald
-        && entry.message.strip_prefix("Suppressed ").and_then(|rest| rest.split_once(" messages from ")).is_some_and(
-            |(_, unit)| ["ssh", "dropbear", "getty", "session-", "telnet"].iter().any(|part| unit.contains(part)),
-        )
+/// How many messages a log daemon says it dropped: journald of a unit that lets people in, rsyslog of anybody.
+fn suppressed(entry: &Entry) -> Option<u64> {
+    let message = entry.message;
+    let (counted, unit) = message.split_once(" messages ")?;
+    let is_dropped = match entry.writer {
+        Writer::Unproven => {
+            entry.ident.starts_with("rsyslogd")
+                && (message.contains(" lost due to rate-limiting") || message.contains("imuxsock lost "))
+        }
+        Writer::Kernel { uid, .. } => {
+            let lets_in = ["ssh", "dropbear", "getty", "session-", "telnet"].iter().any(|part| unit.contains(part));
+            let by_journald = entry.ident == "systemd-journald" && uid == Some(0);
+            by_journald && lets_in && message.starts_with("Suppressed ") && unit.starts_with("from ")
+        }
+    };
+    let count = counted.rsplit(' ').next().and_then(|count| count.parse().ok());
+    is_dropped.then(|| count.unwrap_or(1))
 }
 
 /// What a verdict looks like as a row.
@@ -332,9 +361,9 @@ struct Muted {
 }
 
 impl Muted {
-    /// Counts one more, and gives the count if it is time for an alarm.
-    fn count(&mut self, now: Reading) -> Option<u64> {
-        self.held += 1;
+    /// Counts some more, and gives the count if it is time for an alarm.
+    fn count(&mut self, now: Reading, more: u64) -> Option<u64> {
+        self.held = self.held.saturating_add(more);
         self.overdue(now)
     }
 
@@ -602,6 +631,24 @@ mod tests {
         };
         let rows = as_json(Reader::default().read(&suppressed, now(1), &mut uid_of));
         assert!(rows[0]["item"]["Message"].as_str().unwrap().contains("Suppressed 512"));
+        assert_eq!(rows[0]["item"]["ExtraDetails"]["Count"], "512");
+    }
+
+    #[test]
+    fn hidden_attempts_are_counted_once_by_the_numbers_of_the_lines() {
+        let mut reader = Reader::default();
+        let lines = [
+            "error: beginning MaxStartups throttling",
+            "drop connection #10 from [192.0.2.7]:4 on [192.0.2.8]:22 past MaxStartups",
+            "error: in MaxStartups throttling for 00:05:02, 4012 connections dropped",
+            "exited MaxStartups throttling after 00:05:03, 4013 connections dropped",
+            "error: beginning MaxStartups throttling",
+            "drop connection #10 from [192.0.2.7]:4 on [192.0.2.8]:22 past MaxStartups",
+        ];
+        let told = lines.map(|line| as_json(reader.read(&journal_entry(Some(0), None, line), now(1), &mut uid_of)));
+        assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [0, 1, 0, 0, 0, 0]);
+        assert_eq!(told[1][0]["item"]["ExtraDetails"]["Count"], "1");
+        assert_eq!(as_json(reader.overdue(now(90)))[0]["item"]["ExtraDetails"]["Count"], "4013");
     }
 
     #[test]
@@ -614,6 +661,7 @@ mod tests {
         for line in dropped {
             let rows = as_json(read_file_line(&mut Reader::default(), &format!("Nov 24 02:53:51 vm {line}")));
             assert_eq!((rows.len(), &rows[0]["kind"]), (1, &json!("Diagnostic")), "{line}");
+            assert_eq!(rows[0]["item"]["ExtraDetails"]["Count"], "512", "{line}");
         }
         let started = "Nov 24 02:53:51 vm rsyslogd: [origin software=\"rsyslogd\"] start";
         assert!(read_file_line(&mut Reader::default(), started).is_empty());

@@ -38,11 +38,19 @@ pub struct Reading {
     pub place: Option<Place>,
 }
 
+/// A record, and the places before and behind it.
+#[derive(Debug)]
+pub struct Found {
+    pub record: Record,
+    pub before: Place,
+    pub after: Place,
+}
+
 /// What a look at a file gives.
 #[derive(Debug, Default)]
 pub struct Look {
-    /// The records that were new, each with the place behind it.
-    pub records: Vec<(Record, Place)>,
+    /// The records that were new.
+    pub records: Vec<Found>,
     /// The place up to which it was read before is nowhere any more.
     pub lost: bool,
 }
@@ -111,23 +119,25 @@ fn read(file: &File, place: &mut Place, look: &mut Look) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             read => read?,
         }
-        *place = Place::new(file, place.offset + bytes.len() as u64)?;
+        let (before, after) = (*place, Place::new(file, place.offset + bytes.len() as u64)?);
+        *place = after;
         if let Some(record) = layout.read(&bytes) {
-            look.records.push((record, *place));
+            look.records.push(Found { record, before, after });
         }
     }
     Ok(())
 }
 
 /// The last records up to a place, at most [`MAX_RECORDS`].
-pub fn last_before(path: &Path, place: Place) -> io::Result<Vec<Record>> {
+pub fn last_before(path: &Path, place: Place) -> io::Result<Vec<Found>> {
     let file = File::open(path)?;
     let Some(layout) = layout(&file)?.filter(|_| place.is_in(&file).unwrap_or(false)) else { return Ok(Vec::new()) };
     let record_bytes = layout.record_bytes as u64;
     let begin = place.offset.saturating_sub(MAX_RECORDS as u64 * record_bytes);
-    let mut bytes = vec![0; usize::try_from(place.offset - begin).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, begin)?;
-    Ok(bytes.chunks(layout.record_bytes).filter_map(|record| layout.read(record)).collect())
+    let (mut at, mut look) = (Place::new(&file, begin)?, Look::default());
+    read(&file, &mut at, &mut look)?;
+    look.records.retain(|found| found.after.offset <= place.offset);
+    Ok(look.records)
 }
 
 fn layout(file: &File) -> io::Result<Option<Layout>> {
@@ -160,7 +170,7 @@ async fn follow_all(sink: &mut Sink, root: &Root, records: &Records) -> Result<s
         sink.store(to_text(&files)).await?;
     }
     let wake = Wake::new(&files[0].1.path);
-    let mut told = Told::default();
+    let mut told = remembered(sink, &files);
     loop {
         files.iter().for_each(|(_, file)| wake.watch(&file.path));
         for at in 0..files.len() {
@@ -169,6 +179,18 @@ async fn follow_all(sink: &mut Sink, root: &Root, records: &Records) -> Result<s
         sink.idle(|| to_text(&files)).await?;
         wake.wait().await;
     }
+}
+
+/// What was told before the places: a connection's second record may still come.
+fn remembered(sink: &mut Sink, files: &[(Book, Reading)]) -> Told {
+    let mut told = Told::default();
+    for (book, file) in files {
+        let before = file.place.and_then(|place| last_before(&file.path, place).ok()).unwrap_or_default();
+        for Found { record, .. } in before {
+            let _told_before = book.attempt(&record, &mut told, |record| sink.is_account(&record.user));
+        }
+    }
+    told
 }
 
 /// Takes what is new in one of the files; gives whether there may be more.
@@ -186,9 +208,9 @@ async fn take(sink: &mut Sink, files: &mut [(Book, Reading)], at: usize, told: &
         sink.alarm(Severity::Error, text).await?;
     }
     let (is_more, after) = (look.records.len() >= MAX_RECORDS, file.place);
-    for (record, place) in look.records {
+    for Found { record, after, .. } in look.records {
         let attempt = book.attempt(&record, told, |record| sink.is_account(&record.user));
-        files[at].1.place = Some(place);
+        files[at].1.place = Some(after);
         if let Some((handler, verdict)) = attempt {
             sink.take_record(&record, handler, &verdict, book.name(), || to_text(files)).await?;
         }
@@ -273,6 +295,13 @@ pub mod tests {
         append(&wtmp, &record(7, 6, "pts/1", "root", "192.0.2.4", THEN));
         let mut rig = Rig::start(&root, cursors);
         assert_eq!([rig.login().await.process_id, rig.login().await.process_id], [5, 6]);
+        // The same with a restart in between.
+        append(&btmp, &record(6, 8, "ssh:notty", "nosuch", "192.0.2.3", THEN + 2));
+        assert_eq!(rig.login().await.process_id, 8);
+        let mut rig = Rig::start(&root, rig.kill().await);
+        append(&btmp, &record(6, 8, "ssh:notty", "nosuch", "192.0.2.3", THEN + 3));
+        append(&btmp, &record(6, 9, "ssh:notty", "root", "192.0.2.3", THEN + 3));
+        assert_eq!(rig.login().await.process_id, 9);
         assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
         File::create(&wtmp).unwrap();
         append(&wtmp, &record(7, 7, "pts/1", "root", "192.0.2.4", THEN + 7));

@@ -96,7 +96,13 @@ impl Rig {
 
     /// Waits until the place where a first start begins is stored.
     pub async fn started(&mut self) {
-        assert!(self.next().await.payload.is_none());
+        loop {
+            let first = self.next().await;
+            assert!(first.payload.is_none());
+            if first.cursor.is_none_or(|cursor| cursor.place != super::file::BEGINNING) {
+                return;
+            }
+        }
     }
 
     /// Puts other settings in force.

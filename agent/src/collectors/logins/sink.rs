@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use collector_common::clock::{Clock, EARLIEST_RECORD_US, Reading};
 use collector_common::collector::{Closed, Context, Draft, Emitter, Failure, SourceCursor};
-use collector_common::event::payload::{Diagnostic, Payload, Severity};
+use collector_common::event::payload::{Diagnostic, LoginResult, Payload, Severity};
 use collector_common::parse::login::attempts::ByPam;
-use collector_common::parse::login::{Handler, Verdict};
+use collector_common::parse::login::{Account, Handler, Verdict};
 use collector_common::parse::syslog;
 use collector_common::parse::utmp::Record;
 use collector_common::root::Root;
@@ -51,6 +51,16 @@ pub struct Sink {
 /// How long lines without an event may pass before their cursor is stored: what is read again after a crash, against
 /// what is written to flash for nothing.
 const CURSOR_EVERY: Duration = Duration::from_secs(300);
+
+/// How far a source is read back from the cursor for the connections that were open there: a connection has two minutes
+/// to log in. In a flood that is more than is read again at a start.
+pub const REMEMBERED_US: i64 = 180_000_000;
+
+/// The most entries that are read back.
+pub const REMEMBERED_LINES: usize = 20_000;
+
+/// The same of a log file, in bytes.
+pub const REMEMBERED_BYTES: u64 = 4 * 1024 * 1024;
 
 impl From<Closed> for End {
     fn from(_: Closed) -> End {
@@ -145,6 +155,11 @@ impl Sink {
         self.take(&Entry { at, ident, pid, message, writer: Writer::Unproven }, place).await
     }
 
+    /// When such a line was written, by its own word.
+    pub fn time_of(&self, line: &[u8], zone: &TimeZone) -> Option<i64> {
+        syslog::parse(&String::from_utf8_lossy(line))?.stamp.wall_us(self.clock.now().wall_us, zone)
+    }
+
     /// Takes in such a line from before the cursor.
     pub fn remember_line(&mut self, line: &[u8], zone: &TimeZone) {
         let now_us = self.clock.now().wall_us;
@@ -197,10 +212,16 @@ impl Sink {
         self.moved = true;
     }
 
-    /// Takes in a line from before the cursor, see [`Reader::remember`].
+    /// Takes in a line from before the cursor, see [`Reader::remember`]. Its row is out, but who got in with it may not
+    /// have been compared with wtmp yet.
     pub fn remember(&mut self, entry: &Entry<'_>) {
         let accounts = &mut self.accounts;
-        self.reader.remember(entry, self.clock.now(), &mut |name| accounts.uid(name));
+        let verdict = self.reader.remember(entry, self.clock.now(), &mut |name| accounts.uid(name));
+        if let Some(Verdict { result: LoginResult::Success, account: Account::Known(user), peer, .. }) = verdict
+            && let Some(from) = peer.address
+        {
+            self.witness.note(&user, from, entry.at.wall_us);
+        }
     }
 
     /// Raises an alarm about the source.

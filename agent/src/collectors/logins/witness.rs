@@ -4,8 +4,8 @@
 //! record of every session with a terminal to wtmp. A session that no login of the log explains is an alarm and never a
 //! row: rows come from one source.
 //!
-//! A session is explained by a login of the same account from the same address in the day before, because one
-//! connection may open terminals again and again.
+//! A session is explained by a login of the same account from the same address in the day before, or by such a session
+//! that was explained itself, because one connection may open terminals again and again.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,13 +18,12 @@ use collector_common::clock::Clock;
 use collector_common::collector::{Closed, Context, Draft, Emitter, SourceCursor};
 use collector_common::event::payload::{Diagnostic, LoginResult, Payload, Severity};
 use collector_common::parse::login::{Account, Handler};
-use collector_common::parse::utmp::Record;
 use tokio::time::Instant;
 
 use super::books;
 use super::file::Wake;
 use super::place::Place;
-use super::records::{Reading, last_before, sessions};
+use super::records::{Found, Reading, last_before, sessions};
 
 /// How long the log may take to tell of a session: both are written within a second, but a busy machine reads late.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -38,7 +37,7 @@ const MAX_KEPT: usize = 1024;
 /// The name of the cursor.
 const SOURCE: &str = "witness:wtmp";
 
-/// The logins that were told, each account's and address's last.
+/// The logins that were told and the sessions they explain, each account's and address's last.
 #[derive(Clone, Debug, Default)]
 pub struct Witness(Arc<Mutex<BTreeMap<(String, IpAddr), i64>>>);
 
@@ -48,6 +47,8 @@ struct Waiting {
     from: IpAddr,
     terminal: String,
     wall_us: i64,
+    /// Where its record begins, and reading again if it still waits at a crash.
+    before: Place,
     until: Instant,
 }
 
@@ -62,7 +63,8 @@ impl Witness {
         }
     }
 
-    fn note(&self, user: &str, from: IpAddr, wall_us: i64) {
+    /// Takes down that an account came in from an address.
+    pub fn note(&self, user: &str, from: IpAddr, wall_us: i64) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = known.iter().min_by_key(|(_, wall_us)| **wall_us).map(|(key, _)| key.clone());
         let key = (user.to_owned(), from);
@@ -90,9 +92,11 @@ impl Witness {
         let (mut waiting, mut stored): (Vec<Waiting>, _) = (Vec::new(), place);
         loop {
             wake.watch(&path);
-            // A file that cannot be read just now is looked at again.
-            while let Ok(look) = reading.look() {
-                waiting.extend(look.records.iter().filter_map(|(record, _)| Waiting::of(record)).take(MAX_KEPT));
+            // A file that cannot be read just now is looked at again, and so is one that holds more than may wait.
+            while waiting.len() < MAX_KEPT
+                && let Ok(look) = reading.look()
+            {
+                waiting.extend(look.records.iter().filter_map(Waiting::of));
                 if look.records.is_empty() {
                     break;
                 }
@@ -100,12 +104,17 @@ impl Witness {
             let (due, rest): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|session| session.until <= Instant::now());
             waiting = rest;
-            for session in due.iter().filter(|session| !self.explains(session)) {
-                cx.out.send(session.alarm(&cx.clock)).await?;
+            for session in &due {
+                match self.explains(session) {
+                    // Its connection is in use, and may open the next terminal more than a day after the login.
+                    true => self.note(&session.user, session.from, session.wall_us),
+                    false => cx.out.send(session.alarm(&cx.clock)).await?,
+                }
             }
             // What still waits is read again after a restart.
-            if waiting.is_empty() && reading.place != stored {
-                stored = reading.place;
+            let done = waiting.first().map_or(reading.place, |oldest| Some(oldest.before));
+            if done != stored {
+                stored = done;
                 store(&cx.out, &cx.clock, stored).await?;
             }
             match waiting.iter().map(|session| session.until).min() {
@@ -129,19 +138,19 @@ impl Witness {
 
 impl Waiting {
     /// The session of a record, if it came over the network through a handler that logs.
-    fn of(record: &Record) -> Option<Waiting> {
+    fn of(Found { record, before, .. }: &Found) -> Option<Waiting> {
         let (handler, verdict) = books::session(record)?;
         let (Handler::OpenSsh, Account::Known(user), Some(from)) = (handler, verdict.account, verdict.peer.address)
         else {
             return None;
         };
         let (terminal, wall_us) = (record.line.clone(), record.wall_us);
-        Some(Waiting { user, from, terminal, wall_us, until: Instant::now() + PATIENCE })
+        Some(Waiting { user, from, terminal, wall_us, before: *before, until: Instant::now() + PATIENCE })
     }
 
     fn alarm(&self, clock: &Clock) -> Draft {
         let text = format!(
-            "wtmp has a session that the log does not explain: {} from {} on {}. The log was stopped, or the line was taken out of it, before it was read: find out by whom. No row stands for this login.",
+            "wtmp has a session that the log does not explain: {} from {} on {}. The log was stopped, or the line was taken out of it, before it was read, or its connection is older than a day: find out which. No row stands for this login.",
             self.user, self.from, self.terminal
         );
         let alarm = Diagnostic::new(Severity::Error, text).with("Source", "wtmp").with("SessionUser", &self.user);
@@ -209,5 +218,57 @@ mod tests {
             rig.next_within(PATIENCE * 3).await;
         }
         assert_eq!(rig.alarms[0].extra_details["SessionUser"], "mallory");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_whose_login_was_told_before_a_restart_is_no_alarm() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        let (log, wtmp) = (root.path("/var/log/auth.log"), sessions(&root));
+        let session = || append(&wtmp, &record(7, 9, "pts/0", "root", "192.0.2.7", THEN));
+        let stored = |rig: &Rig| Place::from_text(&rig.cursors[SOURCE]).unwrap().offset;
+        append(&wtmp, &record(7, 9, "pts/0", "known", "192.0.2.1", THEN));
+        append(&log, b"");
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        rig.started().await;
+        rig.next().await;
+        let line = "2026-11-24T02:53:55+00:00 vm sshd[9]: Accepted password for root from 192.0.2.7 port 9 ssh2\n";
+        append(&log, line.as_bytes());
+        session();
+        rig.login().await;
+        let mut rig = Rig::start(&root, rig.kill().await);
+        while stored(&rig) < 2 * 384 {
+            rig.next_within(PATIENCE * 3).await;
+        }
+        // One is always waiting, and the place goes on nevertheless.
+        session();
+        for _ in 0..4 {
+            session();
+            let _none = tokio::time::timeout(PATIENCE * 2 / 3, rig.next_within(PATIENCE)).await;
+        }
+        assert!(stored(&rig) >= 4 * 384, "{}", stored(&rig));
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_goes_on_for_days_may_open_terminals() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        fs::create_dir_all(root.path("/var/log")).unwrap();
+        let (log, wtmp) = (root.path("/var/log/auth.log"), sessions(&root));
+        append(&wtmp, b"");
+        append(&log, b"");
+        let mut rig = Rig::start(&root, BTreeMap::new());
+        rig.started().await;
+        rig.next().await;
+        let line = "2026-11-24T02:53:55+00:00 vm sshd[9]: Accepted password for root from 192.0.2.7 port 9 ssh2\n";
+        append(&log, line.as_bytes());
+        rig.login().await;
+        for hours in [1, 20, 40] {
+            append(&wtmp, &record(7, 9, "pts/0", "root", "192.0.2.7", THEN + hours * 3600));
+            rig.next_within(PATIENCE * 3).await;
+        }
+        assert!(rig.alarms.is_empty(), "{:?}", rig.alarms);
     }
 }

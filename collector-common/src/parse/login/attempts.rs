@@ -1,8 +1,8 @@
 //! From remarks to attempts: each attempt once, whether it has a verdict line or is seen only when its connection closes.
 //!
 //! The memory is one small record per process that serves a connection. Process ids come back, so a record is of a
-//! process and a peer: a line about another peer begins a new one. The number of records is bounded; the oldest goes
-//! first, and then a closing line may count an attempt that was told before.
+//! process and a peer: a line about another peer begins a new one. The number of records is bounded; those of connections
+//! that ended go first, then the oldest, and then a closing line may count an attempt that was told before.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,10 +10,10 @@ use super::openssh::KEYBOARD_INTERACTIVE_PAM;
 use super::{Account, Handler, Peer, Remark, Verdict};
 use crate::event::payload::LoginResult;
 
-/// The most connections remembered: beyond what `MaxStartups` lets one daemon have, at some 100 bytes each.
+/// The most connections remembered: beyond what `MaxStartups` lets one daemon have open, at some 100 bytes each.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// The connections that have not ended yet.
+/// The connections that have not ended yet, and the last of those that have.
 #[derive(Debug, Default)]
 pub struct Attempts {
     /// Where PAM's lines are attempts.
@@ -38,6 +38,9 @@ pub struct ByPam {
     pub console: bool,
     /// The same of root.
     pub console_root: bool,
+    /// The same of who comes from afar: only `login` of util-linux has a service for that, and it says where from in a
+    /// line of its own.
+    pub remote: bool,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +53,8 @@ struct Connection {
     may_come_twice: bool,
     /// An attempt of this connection was told.
     told: bool,
+    /// It was let in or closed, so there is nothing more to wait for.
+    ended: bool,
 }
 
 impl Attempts {
@@ -78,7 +83,9 @@ impl Attempts {
             }
             Remark::Verdict(verdict) => self.told(handler, pid, verdict),
             Remark::Refused(verdict) if self.is_told_by_pam(handler, None) => self.told(handler, pid, verdict),
-            Remark::LetIn(mut verdict) if self.is_told_by_pam(handler, Some(&verdict.account)) => {
+            Remark::LetIn { mut verdict, is_remote }
+                if self.is_told_by_pam(handler, Some(&verdict.account)) && (!is_remote || self.by_pam.remote) =>
+            {
                 let before = self.console.take().filter(|(before, _)| *before == pid && pid != 0);
                 match before {
                     Some((_, peer)) if handler == Handler::Console => verdict.peer = peer,
@@ -117,6 +124,7 @@ impl Attempts {
                     return None;
                 }
                 let connection = self.connection(handler, pid, &peer);
+                connection.ended = true;
                 if std::mem::replace(&mut connection.told, true) {
                     return None;
                 }
@@ -126,7 +134,11 @@ impl Attempts {
                 };
                 Some((pid, Verdict::new(LoginResult::Fail, account, connection.peer.clone())))
             }
-            Remark::Refused(_) | Remark::LetIn(_) | Remark::RefusedMore | Remark::Hidden | Remark::Nothing => None,
+            Remark::Refused(_)
+            | Remark::LetIn { .. }
+            | Remark::RefusedMore(_)
+            | Remark::Hidden(_)
+            | Remark::Nothing => None,
         }
     }
 
@@ -156,6 +168,7 @@ impl Attempts {
         let is_first = is_pam && verdict.peer.port.is_none();
         let came_before = std::mem::replace(&mut connection.may_come_twice, is_first);
         connection.told = true;
+        connection.ended = verdict.result == LoginResult::Success;
         if is_pam && !is_first && came_before {
             return None;
         }
@@ -167,10 +180,10 @@ impl Attempts {
     fn connection(&mut self, handler: Handler, pid: u32, peer: &Peer) -> &mut Connection {
         let key = (handler, pid);
         if !self.connections.contains_key(&key) {
-            if self.order.len() >= MAX_CONNECTIONS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.connections.remove(&oldest);
+            if self.order.len() >= MAX_CONNECTIONS {
+                let has_ended = |key| self.connections.get(key).is_none_or(|connection| connection.ended);
+                let first = self.order.iter().position(has_ended).unwrap_or(0);
+                self.order.remove(first).and_then(|first| self.connections.remove(&first));
             }
             self.order.push_back(key);
         }
@@ -331,6 +344,23 @@ mod tests {
     }
 
     #[test]
+    fn a_login_from_afar_by_util_linux_has_its_address() {
+        // By telnetd of Debian 13.
+        let lines = [
+            "pam_unix(remote:session): session opened for user bob(uid=1000) by bob(uid=0)",
+            "LOGIN ON pts/1 BY bob FROM 203.0.113.5",
+        ];
+        for (console, expected) in
+            [(true, vec![Peer::new("203.0.113.5", None)]), (false, vec![Peer::new("203.0.113.5", None)])]
+        {
+            let mut attempts = Attempts { by_pam: ByPam { console, ..ByPam::default() }, ..Attempts::default() };
+            let read = |line: &str| attempts.judge(Handler::Console, 7, Handler::Console.read("login", line));
+            let peers: Vec<_> = lines.into_iter().filter_map(read).map(|(_, verdict)| verdict.peer).collect();
+            assert_eq!(peers, expected);
+        }
+    }
+
+    #[test]
     fn who_comes_in_at_last_comes_from_where_he_was_refused() {
         let mut attempts = Attempts { by_pam: ByPam { console: true, ..ByPam::default() }, ..Attempts::default() };
         let opened = "pam_unix(login:session): session opened for user bob(uid=1000) by LOGIN(uid=0)";
@@ -403,5 +433,43 @@ mod tests {
             attempts.judge(Handler::OpenSsh, pid, Handler::OpenSsh.read("", line));
         }
         assert_eq!((attempts.connections.len(), attempts.order.len()), (MAX_CONNECTIONS, MAX_CONNECTIONS));
+    }
+
+    #[test]
+    fn a_connection_that_is_open_outlives_many_that_ended() {
+        for (handler, before, closing) in [
+            (
+                Handler::OpenSsh,
+                "Failed password for root from 192.0.2.7 port 9 ssh2",
+                "Connection closed by authenticating user root 192.0.2.7 port 9 [preauth]",
+            ),
+            (Handler::Dropbear, "Child connection from 192.0.2.7:9", "Login attempt for nonexistent user"),
+        ] {
+            let mut attempts = Attempts::default();
+            told(&mut attempts, handler, &[(7, before)]);
+            for number in 0..3 * MAX_CONNECTIONS as u32 {
+                // Process ids come back, and the port shows that it is another connection.
+                let (pid, port) = (8 + number % 2000, 10 + number % 50_000);
+                let lines = match (handler, number % 2) {
+                    (Handler::Dropbear, _) => [
+                        format!("Child connection from 192.0.2.8:{port}"),
+                        format!("Exit before auth from <192.0.2.8:{port}>: x"),
+                    ],
+                    (_, 0) => [
+                        format!("Failed password for root from 192.0.2.8 port {port} ssh2"),
+                        format!("Connection closed by authenticating user root 192.0.2.8 port {port} [preauth]"),
+                    ],
+                    _ => [format!("Accepted password for root from 192.0.2.8 port {port} ssh2"), String::new()],
+                };
+                let lines: Vec<_> = lines.iter().map(|line| (pid, line.as_str())).collect();
+                assert_eq!(told(&mut attempts, handler, &lines).len(), 1);
+                assert!(attempts.connections.len() <= MAX_CONNECTIONS);
+            }
+            let judged = attempts.judge(handler, 7, handler.read("", closing));
+            match handler {
+                Handler::Dropbear => assert_eq!(judged.unwrap().1.peer, Peer::new("192.0.2.7", Some(9))),
+                _ => assert_eq!(judged, None),
+            }
+        }
     }
 }

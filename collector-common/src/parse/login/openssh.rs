@@ -7,11 +7,13 @@
 //! error: maximum authentication attempts exceeded for [invalid user ]USER from IP port N ssh2 [preauth]
 //! Connection closed by|Connection reset by|Disconnected from PEER [preauth]                 packet.c, sshpkt_vfatal
 //! Disconnecting PEER: REASON [preauth]            Unable to negotiate with PEER: REASON [preauth]
+//! administratively prohibited connection for [invalid user ]USER from IP port N             by RefuseConnection, since 9.9
 //! Timeout before authentication for IP port N     ... for connection from IP to IP, pid = N since 9.8, by the listener
 //! banner exchange: Connection from IP port N: invalid format
 //! error: PAM: REASON for [illegal user ]USER from HOST                                      auth-pam.c, sshpam_query
 //! User USER [from HOST ]not allowed because REASON                                          auth.c, allowed_user
-//! drop connection #N from [IP]:P on [IP]:22 penalty: ...                                    sshd.c, since 9.8
+//! drop connection #N from [IP]:P on [IP]:22 penalty: ...|past MaxStartups                   sshd.c, since 9.8
+//! beginning MaxStartups throttling    in|exited MaxStartups throttling for|after TIME, N connections dropped
 //!
 //! PEER is [authenticating user USER |invalid user USER ]IP port N
 //! ```
@@ -24,7 +26,7 @@
 //! colon (what follows one is the login style and never logged) and its control characters are escaped by the daemon,
 //! so the first `: ` of a line ends the part that holds it.
 
-use super::{Account, Key, Peer, Remark, Verdict};
+use super::{Account, Hidden, Key, Peer, Remark, Verdict};
 use crate::event::payload::LoginResult;
 
 /// The method whose refusals `sshd` may log twice.
@@ -111,7 +113,22 @@ fn companion(message: &str) -> Option<Remark> {
     if message.strip_prefix("error: ").unwrap_or(message).starts_with("kex_exchange_identification: ") {
         return Some(Remark::Opened(Peer::default()));
     }
-    message.starts_with("drop connection #").then_some(Remark::Hidden)
+    hidden(message).map(Remark::Hidden)
+}
+
+fn hidden(message: &str) -> Option<Hidden> {
+    if message.starts_with("drop connection #") {
+        let is_throttled = message.ends_with(" past MaxStartups");
+        return Some(if is_throttled { Hidden::Throttled(1) } else { Hidden::More(1) });
+    }
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    if message == "beginning MaxStartups throttling" {
+        return Some(Hidden::ThrottledInAll(0));
+    }
+    let is_throttling = ["in MaxStartups throttling for ", "exited MaxStartups throttling after "];
+    is_throttling.iter().any(|start| message.starts_with(start)).then_some(())?;
+    let (_, dropped) = message.rsplit_once(", ")?;
+    Some(Hidden::ThrottledInAll(dropped.strip_suffix(" connections dropped")?.parse().ok()?))
 }
 
 /// Lines that end a connection and do not say whose it was, most of them of old versions.
@@ -163,6 +180,10 @@ fn closing(message: &str, preauth: bool) -> Option<Remark> {
     let closed = |account, peer| Remark::Closed { account, peer, pid: None, certain: true };
     if let Some(rest) = message.strip_prefix("error: maximum authentication attempts exceeded for ") {
         let (user, peer) = from_peer(rest.strip_suffix(" ssh2").unwrap_or(rest))?;
+        return Some(closed(account(user), peer));
+    }
+    if let Some(rest) = message.strip_prefix("administratively prohibited connection for ") {
+        let (user, peer) = from_peer(rest)?;
         return Some(closed(account(user), peer));
     }
     if let Some(rest) =
@@ -431,6 +452,12 @@ mod tests {
                 known("root"),
                 3,
             ),
+            ("administratively prohibited connection for bob from 192.0.2.7 port 3 [preauth]", known("bob"), 3),
+            (
+                "administratively prohibited connection for invalid user a from 8.8.8.8 port 1 from 192.0.2.7 port 3 [preauth]",
+                invalid("a from 8.8.8.8 port 1"),
+                3,
+            ),
             ("Connection closed by 192.0.2.7 port 3 [preauth]", Account::Unknown, 3),
             ("fatal: Timeout before authentication for 192.0.2.7 port 3", Account::Unknown, 3),
             ("banner exchange: Connection from 192.0.2.7 port 3: invalid format", Account::Unknown, 3),
@@ -546,8 +573,17 @@ mod tests {
         );
         assert_eq!(
             read("drop connection #3 from [192.0.2.7]:4 on [192.0.2.8]:22 penalty: failed authentication"),
-            Remark::Hidden
+            Remark::Hidden(Hidden::More(1))
         );
+        let throttling = [
+            ("error: beginning MaxStartups throttling", Hidden::ThrottledInAll(0)),
+            ("drop connection #10 from [192.0.2.7]:4 on [192.0.2.8]:22 past MaxStartups", Hidden::Throttled(1)),
+            ("error: in MaxStartups throttling for 00:05:02, 4012 connections dropped", Hidden::ThrottledInAll(4012)),
+            ("exited MaxStartups throttling after 00:05:03, 4013 connections dropped", Hidden::ThrottledInAll(4013)),
+        ];
+        for (message, hidden) in throttling {
+            assert_eq!(read(message), Remark::Hidden(hidden), "{message}");
+        }
         for message in [
             "Server listening on :: port 22.",
             "Postponed keyboard-interactive for root from 192.0.2.7 port 4 ssh2",

@@ -35,28 +35,27 @@ fn is_service_of(service: &str, handler: Handler) -> bool {
 /// Reads a message that begins with `pam_unix(SERVICE:TYPE): ` or `(pam_unix) `; nothing when it is none.
 pub fn read(handler: Handler, message: &str) -> Option<Remark> {
     if let Some(body) = message.strip_prefix("(pam_unix) ") {
-        return Some(read_body(body));
+        return Some(read_body("", body));
     }
     let (service, body) = message.strip_prefix("pam_unix(")?.split_once("): ")?;
     let (service, _) = service.split_once(':').unwrap_or((service, ""));
-    Some(if is_service_of(service, handler) { read_body(body) } else { Remark::Nothing })
+    Some(if is_service_of(service, handler) { read_body(service, body) } else { Remark::Nothing })
 }
 
 /// Reads what follows the name of the service.
-pub fn read_body(body: &str) -> Remark {
+pub fn read_body(service: &str, body: &str) -> Remark {
     if let Some(facts) = body.strip_prefix("authentication failure; ") {
         return refused(facts).map_or(Remark::Nothing, Remark::Refused);
     }
     if let Some(rest) = body.strip_prefix("session opened for user ") {
-        return opened(rest).map_or(Remark::Nothing, Remark::LetIn);
+        let let_in = |verdict| Remark::LetIn { verdict, is_remote: service == "remote" };
+        return opened(rest).map_or(Remark::Nothing, let_in);
     }
     if body == "check pass; user unknown" {
         return Remark::Named { account: Account::Invalid { typed: None }, peer: Peer::default() };
     }
-    let is_more = |(count, rest): (&str, &str)| {
-        rest.starts_with("more authentication failure") && count.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    if body.split_once(' ').is_some_and(is_more) { Remark::RefusedMore } else { Remark::Nothing }
+    let more = body.split_once(' ').filter(|(_, rest)| rest.starts_with("more authentication failure"));
+    more.and_then(|(count, _)| count.parse().ok()).map_or(Remark::Nothing, Remark::RefusedMore)
 }
 
 fn refused(facts: &str) -> Option<Verdict> {
@@ -118,7 +117,7 @@ mod tests {
         ];
         for (facts, account, address, name) in cases {
             let body = format!("authentication failure; logname= uid=0 euid=0 {facts}");
-            let Remark::Refused(verdict) = read_body(&body) else { panic!("{facts}") };
+            let Remark::Refused(verdict) = read_body("sshd", &body) else { panic!("{facts}") };
             assert_eq!(verdict.account, account, "{facts}");
             assert_eq!(verdict.peer.address, address.map(|address| address.parse().unwrap()), "{facts}");
             assert_eq!(verdict.peer.name.as_deref(), name, "{facts}");
@@ -132,11 +131,11 @@ mod tests {
             "session opened for user bob(uid=1000) by LOGIN(uid=0)",
             "session opened for user bob by root(uid=0)",
         ] {
-            let Remark::LetIn(verdict) = read_body(text) else { panic!("{text}") };
+            let Remark::LetIn { verdict, is_remote: false } = read_body("login", text) else { panic!("{text}") };
             assert_eq!(verdict.account, known("bob"), "{text}");
         }
-        assert_eq!(read_body("2 more authentication failures; logname= uid=0"), Remark::RefusedMore);
-        assert_eq!(read_body("1 more authentication failure; logname= uid=0"), Remark::RefusedMore);
+        assert_eq!(read_body("login", "2 more authentication failures; logname= uid=0"), Remark::RefusedMore(2));
+        assert_eq!(read_body("login", "1 more authentication failure; logname= uid=0"), Remark::RefusedMore(1));
         let opened = "session opened for user gdm by (uid=0)";
         for (handler, service, counts) in [
             (Handler::Gdm, "gdm-launch-environment:session", false),
@@ -148,11 +147,11 @@ mod tests {
             (Handler::OpenSsh, "sudo:session", false),
         ] {
             let read = read(handler, &format!("pam_unix({service}): {opened}"));
-            assert_eq!(matches!(read, Some(Remark::LetIn(_))), counts, "{service}");
+            assert_eq!(matches!(read, Some(Remark::LetIn { .. })), counts, "{service}");
         }
         let debian = "(pam_unix) session opened for user bob by (uid=0)";
-        assert!(matches!(read(Handler::OpenSsh, debian), Some(Remark::LetIn(_))));
+        assert!(matches!(read(Handler::OpenSsh, debian), Some(Remark::LetIn { .. })));
         assert_eq!(read(Handler::OpenSsh, "Accepted password for root from 8.8.8.8 port 1 ssh2"), None);
-        assert_eq!(read_body("session closed for user bob"), Remark::Nothing);
+        assert_eq!(read_body("login", "session closed for user bob"), Remark::Nothing);
     }
 }
