@@ -19,6 +19,7 @@ use collector_common::parse::proc_pid;
 use collector_common::root::Root;
 use nix::sched::{CloneFlags, setns};
 
+use super::owner::beginning;
 use super::pace::{self, cpu_time};
 use super::source::{Reader, Source};
 
@@ -174,7 +175,8 @@ impl Namespaces {
 
     /// The number the kernel gave last, which grows with each process and thread (`proc_loadavg(5)`).
     fn newest_pid(&self) -> Option<u64> {
-        fs::read_to_string(self.root.path("/proc/loadavg")).ok()?.split_ascii_whitespace().last()?.parse().ok()
+        let text = beginning(&self.root.path("/proc/loadavg"))?;
+        std::str::from_utf8(&text).ok()?.split_ascii_whitespace().last()?.parse().ok()
     }
 }
 

@@ -55,6 +55,14 @@ pub(super) struct Owners {
     root: Root,
     processes: BTreeSet<Process>,
     holds: Holds,
+    places: BTreeMap<i32, Place>,
+}
+
+/// Where a process was found to run, and what it was executing then: it is not moved without executing something.
+#[derive(Clone)]
+struct Place {
+    executable: Option<String>,
+    container: Option<String>,
 }
 
 /// A process, by its number and the number of its directory in `/proc`. The directory keeps that as long as the kernel
@@ -73,7 +81,7 @@ pub(super) struct Hold {
 
 impl Owners {
     pub(super) fn new(root: &Root) -> Owners {
-        Owners { root: root.clone(), processes: BTreeSet::new(), holds: BTreeMap::new() }
+        Owners { root: root.clone(), processes: BTreeSet::new(), holds: BTreeMap::new(), places: BTreeMap::new() }
     }
 
     /// Names the owners of these. Sockets that may be held by a process we cannot look into are left out.
@@ -93,12 +101,15 @@ impl Owners {
         holds.retain(|inode, _| inodes.contains(inode));
         self.holds = holds;
         self.processes.clear();
+        self.places.clear();
         self.describe_all(inodes)
     }
 
     fn update(&mut self, inodes: &BTreeSet<u64>) {
         let root = &self.root;
         let running = running(root);
+        let stayed: BTreeSet<i32> = running.intersection(&self.processes).map(|(pid, _)| *pid).collect();
+        self.places.retain(|pid, _| stayed.contains(pid));
         let all_known = inodes.iter().all(|inode| self.holds.contains_key(inode));
         let known = if all_known { std::mem::take(&mut self.processes) } else { BTreeSet::new() };
         self.holds.retain(|inode, holds| {
@@ -117,10 +128,11 @@ impl Owners {
         self.processes = running;
     }
 
-    fn describe_all(&self, inodes: &BTreeSet<u64>) -> Named {
+    fn describe_all(&mut self, inodes: &BTreeSet<u64>) -> Named {
         let mut processes: BTreeMap<i32, Option<Owner>> = BTreeMap::new();
         let mut starts: BTreeMap<i32, u64> = BTreeMap::new();
-        let has_systemd = fs::read(self.root.path("/proc/1/comm")).is_ok_and(|name| name == b"systemd\n");
+        let (root, places) = (&self.root, &mut self.places);
+        let has_systemd = fs::read(root.path("/proc/1/comm")).is_ok_and(|name| name == b"systemd\n");
         let sees_all = hidden_owners().is_none();
         let mut named = Named::new();
         for inode in inodes {
@@ -133,11 +145,11 @@ impl Owners {
             let mut holds = holds.clone();
             if holds.len() > 1 {
                 // One that ended meanwhile is passed over below.
-                let mut start = |pid| *starts.entry(pid).or_insert_with(|| start_ticks(&self.root, pid).unwrap_or(0));
+                let mut start = |pid| *starts.entry(pid).or_insert_with(|| start_ticks(root, pid).unwrap_or(0));
                 holds.sort_by_cached_key(|hold| rank(hold.pid, start(hold.pid)));
             }
             let mut described = holds.iter().filter_map(|hold| {
-                processes.entry(hold.pid).or_insert_with(|| describe(&self.root, *inode, hold)).clone()
+                processes.entry(hold.pid).or_insert_with(|| describe(root, *inode, hold, places)).clone()
             });
             let Some(mut owner) = described.next() else { continue };
             owner.holders = holds.len();
@@ -200,24 +212,33 @@ fn inode(target: &[u8]) -> Option<u64> {
 }
 
 /// `None` when the process ended, and what was read may be another's that has its number now.
-fn describe(root: &Root, inode: u64, hold: &Hold) -> Option<Owner> {
+fn describe(root: &Root, inode: u64, hold: &Hold, places: &mut BTreeMap<i32, Place>) -> Option<Owner> {
     let process = root.path(format!("/proc/{}", hold.pid));
+    let executable = executable(&process);
+    let place = places.get(&hold.pid).filter(|place| place.executable == executable).cloned();
+    let place = place.unwrap_or_else(|| Place {
+        container: beginning(&process.join("cgroup")).and_then(|text| proc_pid::container_id(&text)),
+        executable,
+    });
     let owner = Owner {
         pid: hold.pid,
-        executable: executable(&process),
+        executable: place.executable.clone(),
         uid: beginning(&process.join("status"))
             .and_then(|text| proc_pid::Status::parse(&text))
             .map(|status| status.uids.real),
-        container: beginning(&process.join("cgroup")).and_then(|text| proc_pid::container_id(&text)),
+        container: place.container.clone(),
         others: Vec::new(),
         holders: 1,
         activated: false,
     };
-    still_holds(root, inode, hold).then_some(owner)
+    still_holds(root, inode, hold).then(|| {
+        places.insert(hold.pid, place);
+        owner
+    })
 }
 
 /// Of a small file of `/proc`, by one call: each makes the kernel write it anew.
-fn beginning(path: &Path) -> Option<Vec<u8>> {
+pub(super) fn beginning(path: &Path) -> Option<Vec<u8>> {
     let mut buffer = [0; FILE_BYTES];
     let bytes = File::open(path).ok()?.read(&mut buffer).ok()?;
     Some(buffer[..bytes].to_vec())

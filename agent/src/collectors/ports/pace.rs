@@ -7,6 +7,8 @@ use nix::time::ClockId;
 /// With the look and the snapshot behind it a listener is told within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
 const READ_ANYWAY_EVERY: Duration = Duration::from_secs(5);
+/// To read what seems to be the same: a twenty-thousandth, 3 ms a minute.
+const READ_ANYWAY_SHARE: u32 = 20_000;
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// Looks may take a five-hundredth of one processor. Those the kernel asks for may take a twentieth.
 const LOOKS_SHARE: u32 = 500;
@@ -39,7 +41,7 @@ pub(super) fn until_reading(cost: Duration) -> Duration {
 
 /// The same for one that does not seem to.
 pub(super) fn until_reading_anyway(cost: Duration) -> Duration {
-    until_reading(cost).max(READ_ANYWAY_EVERY)
+    cost.saturating_mul(READ_ANYWAY_SHARE).clamp(READ_ANYWAY_EVERY, LOOK_AT_LEAST_EVERY)
 }
 
 /// The same as `until_look`, when the kernel said that something changed.
@@ -92,6 +94,7 @@ mod tests {
         assert!(until_reading(micros(100)) < LOOK_EVERY);
         assert_eq!(until_reading(micros(15_000)), micros(7_500_000));
         assert_eq!(until_reading_anyway(micros(100)), READ_ANYWAY_EVERY);
+        assert_eq!(until_reading_anyway(micros(400)), Duration::from_secs(8));
     }
 
     #[test]

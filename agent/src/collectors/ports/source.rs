@@ -16,6 +16,7 @@ use collector_common::sys::netlink::{DumpError, SockDiag};
 use nix::net::if_::if_indextoname;
 
 use super::Socket;
+use super::owner::beginning;
 
 /// What the kernel gives to clients when nobody set `net.ipv4.ip_local_port_range`.
 const EPHEMERAL_DEFAULT: RangeInclusive<u16> = 32768..=60999;
@@ -110,8 +111,8 @@ impl Source {
     pub(super) fn counts(&self, pid: Option<i32>) -> Option<String> {
         let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
         let tables = self.root.path(format!("/proc/{process}/net"));
-        let v6 = fs::read_to_string(tables.join("sockstat6")).unwrap_or_default();
-        fs::read_to_string(tables.join("sockstat")).ok().map(|v4| proc_net::counts(&(v4 + &v6)))
+        let v6 = text(&tables.join("sockstat6")).unwrap_or_default();
+        text(&tables.join("sockstat")).map(|v4| proc_net::counts(&(v4 + &v6)))
     }
 
     /// The ports the kernel gives to clients.
@@ -192,7 +193,7 @@ impl Reader<'_> {
     fn count(&mut self) {
         self.empty.clear();
         for (name, family) in [("sockstat", Family::V4), ("sockstat6", Family::V6)] {
-            let text = fs::read_to_string(self.tables.join(name)).unwrap_or_default();
+            let text = text(&self.tables.join(name)).unwrap_or_default();
             self.empty.extend(proc_net::unused(&text).map(|protocol| (protocol, family)));
         }
     }
@@ -217,6 +218,11 @@ impl Reader<'_> {
             Err(error) => Err(Failure(format!("reading {} failed: {error}", shown(&path)))),
         }
     }
+}
+
+/// Of a file of `/proc` that is always small.
+fn text(path: &Path) -> Option<String> {
+    beginning(path).and_then(|bytes| String::from_utf8(bytes).ok())
 }
 
 /// How sockets of a protocol are read, by what came of both ways; `None` where the kernel does not have it.
