@@ -13,8 +13,7 @@ pub fn keep_little() {
 }
 
 /// Gives what was freed back to the system. Else the C library keeps most of it for later, and an agent that needed
-/// much once would look as if it always did (`malloc_trim(3)`). musl has no such call, gives most back by itself and
-/// keeps some 3 MB after BPF was loaded.
+/// much once would look as if it always did (`malloc_trim(3)`). musl has no such call and gives back by itself.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes no pointers and may be made at any time by any thread.
