@@ -49,14 +49,15 @@ pub fn read(text: &str) -> Table {
     table
 }
 
-/// Of such a text what counts the sockets of this network namespace. The rest is of the whole machine, and never rests.
-pub fn counts(text: &str) -> String {
+/// Of such a text what counts the sockets of this network namespace; those of all kinds together only `with_all`. The
+/// rest is of the whole machine, and never rests.
+pub fn counts(text: &str, with_all: bool) -> String {
     let mut counts = String::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         counts.extend(words.next());
         while let (Some(what), Some(number)) = (words.next(), words.next()) {
-            if ["used", "inuse", "tw"].contains(&what) {
+            if ["inuse", "tw"].contains(&what) || with_all && what == "used" {
                 counts.extend([" ", number]);
             }
         }
@@ -65,13 +66,14 @@ pub fn counts(text: &str) -> String {
     counts
 }
 
-/// The protocols of which there is no socket, by what `sockstat` or `sockstat6` says.
-pub fn unused(text: &str) -> impl Iterator<Item = Protocol> + '_ {
+/// How many sockets of each protocol there are, by what `sockstat` or `sockstat6` says: of TCP those that listen or are
+/// connected.
+pub fn in_use(text: &str) -> impl Iterator<Item = (Protocol, usize)> + '_ {
     text.lines().filter_map(|line| {
-        let (name, counts) = line.split_once(": ")?;
-        let is_unused = counts == "inuse 0" || counts.starts_with("inuse 0 ");
+        let (name, counts) = line.split_once(": inuse ")?;
         let named = |it: &Protocol| it.name() == name.strip_suffix('6').unwrap_or(name);
-        Protocol::ALL.into_iter().find(named).filter(|_| is_unused)
+        let count = counts.split_ascii_whitespace().next()?.parse().ok()?;
+        Some((Protocol::ALL.into_iter().find(named)?, count))
     })
 }
 
@@ -169,14 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_none_of_is_told_by_the_counts() {
+    fn how_many_there_are_is_told_by_the_counts() {
         let text = "sockets: used 17\nTCP: inuse 1 orphan 0 tw 100 alloc 1 mem 214\nUDP: inuse 0 mem 0\n\
                     UDPLITE: inuse 0\nRAW: inuse 10\nFRAG: inuse 0 memory 0\n";
-        assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Udp, Protocol::UdpLite]);
-        assert_eq!(counts(text), "sockets: 17\nTCP: 1 100\nUDP: 0\nUDPLITE: 0\nRAW: 10\nFRAG: 0\n");
+        let expected = [(Protocol::Tcp, 1), (Protocol::Udp, 0), (Protocol::UdpLite, 0), (Protocol::Raw, 10)];
+        assert_eq!(in_use(text).collect::<Vec<_>>(), expected);
+        assert_eq!(counts(text, false), "sockets:\nTCP: 1 100\nUDP: 0\nUDPLITE: 0\nRAW: 10\nFRAG: 0\n");
+        assert_eq!(counts(text, true), "sockets: 17\nTCP: 1 100\nUDP: 0\nUDPLITE: 0\nRAW: 10\nFRAG: 0\n");
         let text = "TCP6: inuse 0\nUDP6: inuse 3\nRAW6: inuse 0\n";
-        assert_eq!(unused(text).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Raw]);
-        assert_eq!(unused("").count(), 0);
+        assert_eq!(in_use(text).collect::<Vec<_>>(), [(Protocol::Tcp, 0), (Protocol::Udp, 3), (Protocol::Raw, 0)]);
+        assert_eq!(in_use("").count(), 0);
     }
 
     #[test]

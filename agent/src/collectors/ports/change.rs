@@ -103,6 +103,15 @@ impl View {
         view
     }
 
+    /// Whether a listener that was taken for a client has been there for so long that it counts by now, and is not in
+    /// the snapshot that was sent.
+    pub(super) fn has_matured(&self, sent: &View, at: Duration) -> bool {
+        let counts = |(listener, life): (&Listener, &Life)| {
+            life.transient && life.counts(at) && !sent.listeners.contains_key(listener)
+        };
+        self.listeners.iter().any(counts)
+    }
+
     /// Whether a listener of this look is not among these of the same namespace.
     pub(super) fn misses(&self, namespace: Option<u32>, listeners: &[Socket]) -> bool {
         let there: BTreeSet<Listener> = listeners.iter().map(|socket| Listener::of(namespace, socket)).collect();
@@ -122,9 +131,8 @@ impl Listener {
         }
     }
 
-    fn same_address(&self, other: &Listener) -> bool {
+    fn address(&self) -> (Option<u32>, Protocol, IpAddr, u16, u32) {
         (self.namespace, self.protocol, self.local, self.port, self.interface)
-            == (other.namespace, other.protocol, other.local, other.port, other.interface)
     }
 }
 
@@ -149,9 +157,9 @@ pub(super) fn decide(sent: Option<&View>, before: &View, now: &View, moment: &Mo
     if !changed && !new_peer && !moment.is_due() {
         return Verdict::Nothing;
     }
-    let mut vanished: Vec<Listener> =
-        gone.into_iter().filter(|old| !now.listeners.keys().any(|new| new.same_address(old))).cloned().collect();
-    vanished.dedup_by(|one, other| one.same_address(other));
+    let there: BTreeSet<_> = now.listeners.keys().map(Listener::address).collect();
+    let mut vanished: Vec<Listener> = gone.into_iter().filter(|old| !there.contains(&old.address())).cloned().collect();
+    vanished.dedup_by_key(|listener| listener.address());
     Verdict::Snapshot { vanished, for_peers_only: !changed && !moment.is_due() }
 }
 
@@ -229,6 +237,9 @@ mod tests {
         let quiet = View::default();
         let client = view(&[socket(Protocol::Udp, 40000, 7)], &[], &quiet);
         assert_eq!(decide(Some(&quiet), &quiet, &client, &SOON), Verdict::Nothing);
+        assert!(!client.has_matured(&quiet, client.at + CLIENTS_WAIT / 2));
+        assert!(client.has_matured(&quiet, client.at + CLIENTS_WAIT));
+        assert!(!client.has_matured(&client, client.at + CLIENTS_WAIT));
         assert_eq!(decide(Some(&client), &client, &quiet, &SOON), Verdict::Nothing);
         assert_eq!(decide(Some(&client), &quiet, &quiet, &SOON), Verdict::Nothing);
         let mut soon = view(&[socket(Protocol::Udp, 40000, 7)], &[], &client);

@@ -19,15 +19,17 @@ use collector_common::parse::proc_pid;
 use collector_common::root::Root;
 use nix::sched::{CloneFlags, setns};
 
-use super::owner::beginning;
+use super::owner::{Process, running};
 use super::pace::{self, cpu_time};
-use super::source::{Reader, Source};
+use super::source::{Kept, Reader, Source};
 
 /// So many are looked into; what is beyond is said. Any user may make some thousand.
 pub(super) const LOOKED_INTO: usize = 128;
 
-/// A process may move into a new namespace without being a new one, which nothing tells.
+/// A process may move into a new namespace without being a new one, which nothing tells. Those that do, do it at their
+/// beginning.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
+const BEGINNING: Duration = Duration::from_secs(2);
 
 /// The namespaces beside the agent's own.
 pub(super) struct Namespaces {
@@ -39,6 +41,13 @@ pub(super) struct Namespaces {
     /// How many more there are than are looked into.
     beyond: usize,
     searched: Option<Search>,
+    /// In which namespace each process was seen, and when first.
+    seen: BTreeMap<Process, (Option<u32>, Instant)>,
+    /// Of `/proc/loadavg`.
+    load: Kept,
+    newest: Option<u64>,
+    /// When all processes were asked.
+    asked_all: Instant,
 }
 
 /// The last search.
@@ -71,12 +80,28 @@ impl Namespaces {
 
     fn by(root: &Root, door: Door) -> Namespaces {
         let (found, beyond) = (BTreeMap::new(), 0);
-        Namespaces { root: root.clone(), own: number(root, "self"), door, found, beyond, searched: None }
+        Namespaces {
+            root: root.clone(),
+            own: number(root, "self"),
+            door,
+            found,
+            beyond,
+            searched: None,
+            seen: BTreeMap::new(),
+            load: Kept::open(&root.path("/proc/loadavg")),
+            newest: None,
+            asked_all: Instant::now(),
+        }
     }
 
     /// Their numbers, by what was found last.
     pub(super) fn numbers(&self) -> Vec<u32> {
         self.found.keys().copied().collect()
+    }
+
+    /// The number the newest process had when processes were looked at last.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.newest
     }
 
     /// A process in one.
@@ -100,25 +125,41 @@ impl Namespaces {
         if !self.root.is_host() {
             return;
         }
-        let newest = self.newest_pid();
-        let is_fresh = self.searched.as_ref().is_some_and(|last| {
-            let age = last.at.elapsed();
-            age < REFRESH_EVERY && (last.newest == newest || age < pace::until_look(last.cost) / 2)
-        });
-        if !is_fresh {
+        self.newest = self.newest_pid();
+        let newest = self.newest;
+        let is_old = self.asked_all.elapsed() >= REFRESH_EVERY;
+        let is_fresh = self
+            .searched
+            .as_ref()
+            .is_some_and(|last| last.newest == newest || last.at.elapsed() < pace::until_look(last.cost) / 2);
+        if is_old || !is_fresh {
             let started = cpu_time();
-            self.search();
+            self.find(is_old);
             self.searched = Some(Search { at: Instant::now(), newest, cost: cpu_time().saturating_sub(started) });
         }
     }
 
-    /// Looks for them.
+    /// Looks for them anew.
     pub(super) fn search(&mut self) {
+        self.find(true);
+    }
+
+    /// Looks for them, and asks again of processes that were there before only if `all` are asked.
+    fn find(&mut self, all: bool) {
+        let now = Instant::now();
+        if all {
+            self.asked_all = now;
+        }
         self.found.clear();
-        let processes = fs::read_dir(self.root.path("/proc")).into_iter().flatten().flatten();
-        for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
-            let namespace = number(&self.root, &pid.to_string()).filter(|it| Some(*it) != self.own);
-            if let Some(namespace) = namespace {
+        let before = std::mem::take(&mut self.seen);
+        for process in running(&self.root) {
+            let (namespace, since) = match before.get(&process) {
+                Some((namespace, since)) if !all && since.elapsed() > BEGINNING => (*namespace, *since),
+                old => (number(&self.root, &process.0.to_string()), old.map_or(now, |(_, since)| *since)),
+            };
+            self.seen.insert(process, (namespace, since));
+            let pid = process.0;
+            if let Some(namespace) = namespace.filter(|it| Some(*it) != self.own) {
                 let known = self.found.entry(namespace).or_insert(pid);
                 *known = pid.min(*known);
             }
@@ -175,8 +216,7 @@ impl Namespaces {
 
     /// The number the kernel gave last, which grows with each process and thread (`proc_loadavg(5)`).
     fn newest_pid(&self) -> Option<u64> {
-        let text = beginning(&self.root.path("/proc/loadavg"))?;
-        std::str::from_utf8(&text).ok()?.split_ascii_whitespace().last()?.parse().ok()
+        self.load.text()?.split_ascii_whitespace().last()?.parse().ok()
     }
 }
 

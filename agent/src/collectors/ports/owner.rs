@@ -8,6 +8,7 @@
 //! All files of one process are read through one handle of its directory, which dies with the process, so a pid that
 //! is given to somebody else in the middle of it cannot mix two processes up.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -58,7 +59,8 @@ pub(super) struct Owners {
     places: BTreeMap<i32, Place>,
 }
 
-/// Where a process was found to run, and what it was executing then: it is not moved without executing something.
+/// Where a process was found to run, and what it was executing then. It is hardly ever moved without executing
+/// something.
 #[derive(Clone)]
 struct Place {
     executable: Option<String>,
@@ -67,7 +69,7 @@ struct Place {
 
 /// A process, by its number and the number of its directory in `/proc`. The directory keeps that as long as the kernel
 /// remembers it, at the most as long as the process lives, and it is told by the list of processes itself.
-type Process = (i32, u64);
+pub(super) type Process = (i32, u64);
 
 /// Who holds a socket, by its inode.
 pub(super) type Holds = BTreeMap<u64, Vec<Hold>>;
@@ -105,6 +107,11 @@ impl Owners {
         self.describe_all(inodes)
     }
 
+    /// Has it looked up again where each process runs.
+    pub(super) fn forget_places(&mut self) {
+        self.places.clear();
+    }
+
     fn update(&mut self, inodes: &BTreeSet<u64>) {
         let root = &self.root;
         let running = running(root);
@@ -112,24 +119,42 @@ impl Owners {
         self.places.retain(|pid, _| stayed.contains(pid));
         let all_known = inodes.iter().all(|inode| self.holds.contains_key(inode));
         let known = if all_known { std::mem::take(&mut self.processes) } else { BTreeSet::new() };
+        // Those that let go of one of these, or hold it by another number now.
+        let mut moved = BTreeSet::new();
         self.holds.retain(|inode, holds| {
-            holds.retain(|hold| all_known && inodes.contains(inode) && still_holds(root, *inode, hold));
+            holds.retain(|hold| {
+                let is_wanted = all_known && inodes.contains(inode);
+                let holds = is_wanted && still_holds(root, *inode, hold);
+                if is_wanted && !holds {
+                    moved.insert(hold.pid);
+                }
+                holds
+            });
             !holds.is_empty()
         });
-        for (pid, _) in running.difference(&known) {
-            for (inode, fd) in sockets_of(root, *pid) {
-                if inodes.contains(&inode) {
-                    let holds = self.holds.entry(inode).or_default();
-                    holds.retain(|hold| hold.pid != *pid);
-                    holds.push(Hold { pid: *pid, fd });
-                }
+        let (asked, rest): (Vec<_>, Vec<_>) =
+            running.iter().partition(|process| !known.contains(process) || moved.contains(&process.0));
+        for (pid, _) in asked {
+            self.note_sockets(pid, inodes);
+        }
+        if !inodes.iter().all(|inode| self.holds.contains_key(inode)) {
+            for (pid, _) in rest {
+                self.note_sockets(pid, inodes);
             }
         }
         self.processes = running;
     }
 
+    fn note_sockets(&mut self, pid: i32, inodes: &BTreeSet<u64>) {
+        for (inode, fd) in sockets_of(&self.root, pid).into_iter().filter(|(inode, _)| inodes.contains(inode)) {
+            let holds = self.holds.entry(inode).or_default();
+            holds.retain(|hold| hold.pid != pid);
+            holds.push(Hold { pid, fd });
+        }
+    }
+
     fn describe_all(&mut self, inodes: &BTreeSet<u64>) -> Named {
-        let mut processes: BTreeMap<i32, Option<Owner>> = BTreeMap::new();
+        let mut processes: BTreeMap<i32, Owner> = BTreeMap::new();
         let mut starts: BTreeMap<i32, u64> = BTreeMap::new();
         let (root, places) = (&self.root, &mut self.places);
         let has_systemd = fs::read(root.path("/proc/1/comm")).is_ok_and(|name| name == b"systemd\n");
@@ -149,7 +174,11 @@ impl Owners {
                 holds.sort_by_cached_key(|hold| rank(hold.pid, start(hold.pid)));
             }
             let mut described = holds.iter().filter_map(|hold| {
-                processes.entry(hold.pid).or_insert_with(|| describe(root, *inode, hold, places)).clone()
+                // One that has closed this socket meanwhile may still hold the next.
+                match processes.entry(hold.pid) {
+                    Entry::Occupied(known) => Some(known.get().clone()),
+                    Entry::Vacant(new) => Some(new.insert(describe(root, *inode, hold, places)?).clone()),
+                }
             });
             let Some(mut owner) = described.next() else { continue };
             owner.holders = holds.len();
@@ -181,7 +210,7 @@ fn hidden_owners() -> Option<String> {
     }
 }
 
-fn running(root: &Root) -> BTreeSet<Process> {
+pub(super) fn running(root: &Root) -> BTreeSet<Process> {
     let entries = fs::read_dir(root.path("/proc")).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.ino()))).collect()
 }
@@ -238,7 +267,7 @@ fn describe(root: &Root, inode: u64, hold: &Hold, places: &mut BTreeMap<i32, Pla
 }
 
 /// Of a small file of `/proc`, by one call: each makes the kernel write it anew.
-pub(super) fn beginning(path: &Path) -> Option<Vec<u8>> {
+fn beginning(path: &Path) -> Option<Vec<u8>> {
     let mut buffer = [0; FILE_BYTES];
     let bytes = File::open(path).ok()?.read(&mut buffer).ok()?;
     Some(buffer[..bytes].to_vec())
@@ -304,6 +333,20 @@ mod tests {
         assert!(owner.pid == me() && owner.others.contains(&pid) && owner.holders > 1, "{owner:?}");
         let after = owners.name(&BTreeSet::from([inode]));
         assert!(!after[&inode].as_ref().unwrap().others.contains(&pid), "{after:?}");
+    }
+
+    #[test]
+    fn a_socket_that_moved_to_another_descriptor_keeps_its_owner() {
+        let (stays, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let inodes = BTreeSet::from([inode_of(&stays), inode_of(&other)]);
+        let mut owners = Owners::new(&Root::host());
+        assert_eq!(owners.name(&inodes).len(), 2);
+        let inode = inode_of(&stays);
+        let moved = stays.try_clone().unwrap();
+        drop(stays);
+        let named = owners.name(&BTreeSet::from([inode]));
+        assert_eq!(named[&inode].as_ref().map(|owner| owner.pid), Some(me()), "{named:?}");
+        drop(moved);
     }
 
     #[test]

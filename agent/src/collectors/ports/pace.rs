@@ -39,7 +39,12 @@ pub(super) fn until_reading(cost: Duration) -> Duration {
     cost.saturating_mul(LOOKS_SHARE).min(LOOK_AT_LEAST_EVERY)
 }
 
-/// The same for one that does not seem to.
+/// The same for one that does not seem to, while processes are started.
+pub(super) fn until_reading_beside_new_processes(cost: Duration) -> Duration {
+    until_reading(cost).max(READ_ANYWAY_EVERY)
+}
+
+/// The same for one that does not seem to, while nothing else happens either.
 pub(super) fn until_reading_anyway(cost: Duration) -> Duration {
     cost.saturating_mul(READ_ANYWAY_SHARE).clamp(READ_ANYWAY_EVERY, LOOK_AT_LEAST_EVERY)
 }
@@ -95,6 +100,7 @@ mod tests {
         assert_eq!(until_reading(micros(15_000)), micros(7_500_000));
         assert_eq!(until_reading_anyway(micros(100)), READ_ANYWAY_EVERY);
         assert_eq!(until_reading_anyway(micros(400)), Duration::from_secs(8));
+        assert_eq!(until_reading_beside_new_processes(micros(400)), READ_ANYWAY_EVERY);
     }
 
     #[test]

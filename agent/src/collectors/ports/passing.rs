@@ -56,11 +56,16 @@ impl Passing {
             if is_there {
                 continue;
             }
+            let is_looked_into = looks.clone().any(|look| look.namespace == namespace);
             if self.names.len() == NAMED_AT_MOST {
                 self.more += 1;
                 continue;
             }
-            self.names.push(words(&record, program.as_deref(), namespace));
+            let mut words = words(&record, program.as_deref(), namespace);
+            if !is_looked_into {
+                words.push_str(", which is not looked into, so it may still be there");
+            }
+            self.names.push(words);
         }
     }
 

@@ -2,9 +2,10 @@
 //! protocol.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use collector_common::collector::Failure;
@@ -16,10 +17,13 @@ use collector_common::sys::netlink::{DumpError, SockDiag};
 use nix::net::if_::if_indextoname;
 
 use super::Socket;
-use super::owner::beginning;
 
 /// What the kernel gives to clients when nobody set `net.ipv4.ip_local_port_range`.
 const EPHEMERAL_DEFAULT: RangeInclusive<u16> = 32768..=60999;
+
+/// Where the kernel counts sockets, for each family: some hundred bytes.
+const COUNTS: [(&str, Family); 2] = [("sockstat", Family::V4), ("sockstat6", Family::V6)];
+const KEPT_BYTES: usize = 4096;
 
 /// How the machine's sockets are read.
 pub(super) struct Source {
@@ -28,7 +32,12 @@ pub(super) struct Source {
     ways: Vec<(Protocol, Way)>,
     /// Why sock_diag is not used for a protocol everybody has, and what the tables hide.
     gaps: Vec<String>,
+    /// The kernel's counts of the agent's own namespace, kept open because they are read at each look.
+    counts: [Kept; 2],
 }
+
+/// A file of `/proc` that is always small, and is made anew by the kernel each time it is read.
+pub(super) struct Kept(Option<File>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -42,20 +51,21 @@ pub(super) struct Reader<'a> {
     /// Absent where only tables may be read.
     diag: Option<SockDiag>,
     tables: PathBuf,
-    /// Of which there is none, by the kernel's own count: to walk its table costs more than to ask how many there are.
-    empty: Vec<(Protocol, Family)>,
+    /// How many there are, by the kernel's own count: to walk a table costs more than to ask for it.
+    in_use: BTreeMap<(Protocol, Family), usize>,
 }
 
 impl Source {
     /// Tries each way once. Fails when there is none for TCP or for UDP.
     pub(super) fn open(root: &Root) -> Result<Source, Failure> {
-        let mut source = Source { root: root.clone(), ways: Vec::new(), gaps: Vec::new() };
+        let counts = COUNTS.map(|(name, _)| Kept::open(&root.path("/proc/self/net").join(name)));
+        let mut source = Source { root: root.clone(), ways: Vec::new(), gaps: Vec::new(), counts };
         let (diag, why_not) = match root.is_host().then(SockDiag::open) {
             Some(Ok(diag)) => (Some(diag), String::new()),
             Some(Err(error)) => (None, error.to_string()),
             None => (None, "sock_diag speaks of the running machine only".to_owned()),
         };
-        let mut reader = Reader { source: &source, diag, tables: root.path("/proc/net"), empty: Vec::new() };
+        let mut reader = Reader { source: &source, diag, tables: root.path("/proc/net"), in_use: BTreeMap::new() };
         let (mut ways, mut gaps) = (Vec::new(), Vec::new());
         for protocol in Protocol::ALL {
             // To ask about SCTP would have the kernel load it, which nobody wants here who does not use it.
@@ -93,7 +103,7 @@ impl Source {
     pub(super) fn here(&self) -> Result<Reader<'_>, Failure> {
         let asked = self.ways.iter().any(|(_, way)| *way == Way::SockDiag).then(SockDiag::open);
         let diag = asked.transpose().map_err(|error| Failure(error.to_string()))?;
-        Ok(Reader { source: self, diag, tables: self.root.path("/proc/net"), empty: Vec::new() })
+        Ok(Reader { source: self, diag, tables: self.root.path("/proc/net"), in_use: BTreeMap::new() })
     }
 
     /// Reads the network namespace the calling thread is in, which is not that of the other threads.
@@ -103,16 +113,19 @@ impl Source {
 
     /// Reads the network namespace of a process, where one may not enter it.
     pub(super) fn beside(&self, pid: i32) -> Reader<'_> {
-        Reader { source: self, diag: None, tables: self.root.path(format!("/proc/{pid}/net")), empty: Vec::new() }
+        Reader { source: self, diag: None, tables: self.root.path(format!("/proc/{pid}/net")), in_use: BTreeMap::new() }
     }
 
     /// How many sockets of each kind there are in the namespace of a process, or in ours, as the kernel says it. It costs
     /// a tenth of what reading them does, and when it is the same as before, hardly anything has changed.
     pub(super) fn counts(&self, pid: Option<i32>) -> Option<String> {
-        let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
-        let tables = self.root.path(format!("/proc/{process}/net"));
-        let v6 = text(&tables.join("sockstat6")).unwrap_or_default();
-        text(&tables.join("sockstat")).map(|v4| proc_net::counts(&(v4 + &v6)))
+        let [v4, v6] = match pid.map(|pid| self.root.path(format!("/proc/{pid}/net"))) {
+            Some(tables) => COUNTS.map(|(name, _)| text(&tables.join(name))),
+            None => self.counts.each_ref().map(Kept::text),
+        };
+        // Of SCTP there is no count but that of all sockets, those of unix(7) included.
+        let has_sctp = self.ways.iter().any(|(protocol, _)| *protocol == Protocol::Sctp);
+        v4.map(|v4| proc_net::counts(&(v4 + &v6.unwrap_or_default()), has_sctp))
     }
 
     /// The ports the kernel gives to clients.
@@ -136,7 +149,8 @@ impl Reader<'_> {
     pub(super) fn listeners_beside(&mut self, mut all: Vec<Socket>) -> Result<Vec<Socket>, Failure> {
         self.count();
         for (protocol, way) in &self.source.ways {
-            let sockets = self.sockets(*protocol, *way, 1 << protocol.waiting_state())?;
+            let families = Family::ALL.into_iter().filter(|family| self.in_use.get(&(*protocol, *family)) != Some(&0));
+            let sockets = self.sockets(*protocol, *way, families.collect(), 1 << protocol.waiting_state())?;
             let listeners = sockets.into_iter().filter(|socket| socket.is_listener(*protocol));
             all.extend(listeners.map(|socket| (*protocol, socket)));
         }
@@ -150,7 +164,19 @@ impl Reader<'_> {
         let tcp = self.source.ways.iter().find(|(protocol, _)| *protocol == Protocol::Tcp);
         let anybody_listens = listeners.iter().any(|(protocol, _)| *protocol == Protocol::Tcp);
         let Some((_, way)) = tcp.filter(|_| anybody_listens) else { return Ok(Vec::new()) };
-        let mut sockets = self.sockets(Protocol::Tcp, *way, 1 << ESTABLISHED | 1 << CLOSE_WAIT)?;
+        if self.in_use.is_empty() {
+            self.count();
+        }
+        // Where as many are in use as listen, nobody is connected.
+        let waiting = |family| {
+            let is_one = |(protocol, socket): &&Socket| {
+                *protocol == Protocol::Tcp && socket.local.is_ipv6() == (family == Family::V6)
+            };
+            listeners.iter().filter(is_one).count()
+        };
+        let families =
+            Family::ALL.into_iter().filter(|it| self.in_use.get(&(Protocol::Tcp, *it)) != Some(&waiting(*it)));
+        let mut sockets = self.sockets(Protocol::Tcp, *way, families.collect(), 1 << ESTABLISHED | 1 << CLOSE_WAIT)?;
         sockets.retain(|socket| matches!(socket.state, ESTABLISHED | CLOSE_WAIT));
         Ok(sockets)
     }
@@ -167,12 +193,15 @@ impl Reader<'_> {
         names
     }
 
-    fn sockets(&mut self, protocol: Protocol, way: Way, states: u32) -> Result<Vec<InetSocket>, Failure> {
+    fn sockets(
+        &mut self,
+        protocol: Protocol,
+        way: Way,
+        families: Vec<Family>,
+        states: u32,
+    ) -> Result<Vec<InetSocket>, Failure> {
         let mut all = Vec::new();
-        for family in Family::ALL {
-            if self.empty.contains(&(protocol, family)) {
-                continue;
-            }
+        for family in families {
             let sockets = match (way, &mut self.diag) {
                 (Way::SockDiag, Some(diag)) => match diag.dump(Query { protocol, family, states }) {
                     Err(DumpError::Refused(_)) if family == Family::V6 && !self.has_ipv6() => Ok(Vec::new()),
@@ -191,10 +220,10 @@ impl Reader<'_> {
     }
 
     fn count(&mut self) {
-        self.empty.clear();
-        for (name, family) in [("sockstat", Family::V4), ("sockstat6", Family::V6)] {
+        self.in_use.clear();
+        for (name, family) in COUNTS {
             let text = text(&self.tables.join(name)).unwrap_or_default();
-            self.empty.extend(proc_net::unused(&text).map(|protocol| (protocol, family)));
+            self.in_use.extend(proc_net::in_use(&text).map(|(protocol, count)| ((protocol, family), count)));
         }
     }
 
@@ -220,9 +249,21 @@ impl Reader<'_> {
     }
 }
 
-/// Of a file of `/proc` that is always small.
+impl Kept {
+    pub(super) fn open(path: &Path) -> Kept {
+        Kept(File::open(path).ok())
+    }
+
+    /// All of it as it is now.
+    pub(super) fn text(&self) -> Option<String> {
+        let mut buffer = [0; KEPT_BYTES];
+        let bytes = self.0.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..bytes]).into_owned())
+    }
+}
+
 fn text(path: &Path) -> Option<String> {
-    beginning(path).and_then(|bytes| String::from_utf8(bytes).ok())
+    Kept::open(path).text()
 }
 
 /// How sockets of a protocol are read, by what came of both ways; `None` where the kernel does not have it.

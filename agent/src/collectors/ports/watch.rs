@@ -49,6 +49,8 @@ pub(super) struct Watch {
     turn_cost: Duration,
     tick_cost: Duration,
     allowance: Allowance,
+    /// There was more to tell than changes may cause.
+    is_held_back: bool,
 }
 
 /// What was read of a namespace.
@@ -56,6 +58,8 @@ struct Known {
     look: Look,
     /// How many sockets of each kind there were, in the kernel's words.
     counts: Option<String>,
+    /// The number the newest process had.
+    newest: Option<u64>,
     at: Instant,
     cost: Duration,
 }
@@ -98,6 +102,7 @@ impl Watch {
             turn_cost: Duration::ZERO,
             tick_cost: Duration::ZERO,
             allowance: Allowance::full(),
+            is_held_back: false,
         })
     }
 
@@ -126,6 +131,12 @@ impl Watch {
         let begun = cpu_time();
         self.take_news();
         self.namespaces.refresh();
+        if self.owes_something() {
+            self.told.extend(self.known.keys());
+        }
+        if moment.is_due() {
+            self.owners.forget_places();
+        }
         let (is_news, cost) = self.look(asks_peers)?;
         if asks_peers {
             self.peers_due = Some(Instant::now() + pace::until_peers(cost));
@@ -141,13 +152,23 @@ impl Watch {
         let now = View::of(&looks, self.epoch.elapsed(), &self.before, &self.transient);
         let verdict = change::decide(self.sent.as_ref().map(|sent| &sent.view), &self.before, &now, &moment);
         self.before = now;
-        if let Verdict::Snapshot { vanished, for_peers_only } = verdict
-            && (moment.is_due() || self.allowance.take(self.epoch.elapsed()))
-        {
-            let looks = if asks_peers { looks } else { self.with_connections(looks)? };
-            return self.snapshot(&looks, &vanished, for_peers_only);
+        if let Verdict::Snapshot { vanished, for_peers_only } = verdict {
+            self.is_held_back = !moment.is_due() && !self.allowance.take(self.epoch.elapsed());
+            if !self.is_held_back {
+                let looks = if asks_peers { looks } else { self.with_connections(looks)? };
+                return self.snapshot(&looks, &vanished, for_peers_only);
+            }
         }
         self.tell_passing()
+    }
+
+    /// Whether there is something to tell by now that was seen before: what was held back, or a client that is none.
+    fn owes_something(&self) -> bool {
+        let at = self.epoch.elapsed();
+        if self.is_held_back {
+            return self.allowance.clone().take(at);
+        }
+        self.sent.as_ref().is_some_and(|sent| self.before.has_matured(&sent.view, at))
     }
 
     /// Takes what the kernel told since the last look.
@@ -224,11 +245,13 @@ impl Watch {
             let counts = self.source.counts(namespace.and_then(|number| self.namespaces.process(number)));
             let mut known = before.remove(&namespace);
             let is_told = self.told.remove(&namespace);
-            if with_connections || is_told || known.as_ref().is_none_or(|it| it.may_have_changed(counts.as_ref())) {
+            let newest = self.namespaces.newest();
+            let may_have_changed = |it: &Known| it.may_have_changed(counts.as_ref(), newest);
+            if with_connections || is_told || known.as_ref().is_none_or(may_have_changed) {
                 let started = cpu_time();
                 if let Some(look) = self.read(namespace, with_connections)? {
                     let cost = cpu_time().saturating_sub(started);
-                    known = Some(Known { look, counts, at: Instant::now(), cost });
+                    known = Some(Known { look, counts, newest, at: Instant::now(), cost });
                 } else if !namespace.is_some_and(|number| self.namespaces.knows(number)) {
                     known = None;
                 }
@@ -305,11 +328,17 @@ fn ready(fds: &mut [PollFd<'_>], within: Duration) -> Result<bool, Failure> {
 
 impl Known {
     /// Whether to read it again: when the kernel counts otherwise than then, and after a while in any case, because one
-    /// socket may have come when another went. More rarely where it is dear.
-    fn may_have_changed(&self, counts: Option<&String>) -> bool {
-        let age = self.at.elapsed();
-        let is_different = counts.is_none() || self.counts.as_ref() != counts;
-        is_different && age >= pace::until_reading(self.cost) || age >= pace::until_reading_anyway(self.cost)
+    /// socket may have come when another went; sooner when a process was started, since that may be how. More rarely
+    /// where it is dear.
+    fn may_have_changed(&self, counts: Option<&String>, newest: Option<u64>) -> bool {
+        let pause = if counts.is_none() || self.counts.as_ref() != counts {
+            pace::until_reading(self.cost)
+        } else if self.newest != newest {
+            pace::until_reading_beside_new_processes(self.cost)
+        } else {
+            pace::until_reading_anyway(self.cost)
+        };
+        self.at.elapsed() >= pause
     }
 }
 
