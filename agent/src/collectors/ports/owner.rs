@@ -10,23 +10,26 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use collector_common::parse::proc_pid;
 use collector_common::root::Root;
-use nix::dir::Dir;
-use nix::fcntl::{OFlag, readlinkat};
-use nix::sys::stat::Mode;
+use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
 
 use crate::collectors::exec::image::start_ticks;
 
 /// Enough for `status` up to its uids, and for all of `cgroup` but that of a very deep version 1 hierarchy.
 const FILE_BYTES: usize = 4096;
+
+/// More than `socket:[NUMBER]` has.
+const LINK_BYTES: usize = 64;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// Other holders of a socket that are named.
 const OTHERS_NAMED: usize = 16;
@@ -217,16 +220,20 @@ pub(super) fn running(root: &Root) -> BTreeSet<Process> {
 
 /// The sockets a process holds. One that ends meanwhile, or may not be looked into, holds nothing we can name.
 fn sockets_of(root: &Root, pid: i32) -> Vec<(u64, u32)> {
-    let directory = root.path(format!("/proc/{pid}/fd"));
-    let Ok(mut files) = Dir::open(&directory, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
+    let Ok(directory) = open(root.path(format!("/proc/{pid}/fd")), DIRECTORY, Mode::empty()) else {
         return Vec::new();
     };
-    let fds: Vec<CString> = files.iter().flatten().map(|file| file.file_name().to_owned()).collect();
-    let socket = |fd: &CString| {
-        let target = readlinkat(&files, fd.as_c_str()).ok()?;
-        Some((inode(target.as_bytes())?, fd.to_str().ok()?.parse().ok()?))
-    };
-    fds.iter().filter_map(socket).collect()
+    let mut sockets = Vec::new();
+    let mut names = [MaybeUninit::uninit(); FILE_BYTES];
+    let mut files = RawDir::new(&directory, &mut names);
+    while let Some(Ok(file)) = files.next() {
+        // Anything but `.` and `..`.
+        let Some(fd) = file.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
+        let mut target = [MaybeUninit::uninit(); LINK_BYTES];
+        let target = readlinkat_raw(&directory, file.file_name(), &mut target);
+        sockets.extend(target.ok().and_then(|(target, _)| Some((inode(target)?, fd))));
+    }
+    sockets
 }
 
 fn still_holds(root: &Root, wanted: u64, hold: &Hold) -> bool {
