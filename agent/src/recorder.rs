@@ -38,6 +38,9 @@ use refusals::Refusals;
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
 const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
 
+/// Where nothing waits to be acknowledged there is nothing to write down.
+const LOOK_AT_REST: Duration = Duration::from_secs(30);
+
 /// Overruns are reported at most this often, so that a flood of loss does not become a flood of reports.
 const REPORT_LOSSES: Duration = Duration::from_secs(60);
 
@@ -82,6 +85,9 @@ impl Recorder {
                     (true, Some(due)) => Some(due),
                     (true, None) => Some(now + sync_delay(&settings, lane)),
                 };
+            }
+            if !self.spool.is_at_rest() {
+                timers.store_acknowledged = timers.store_acknowledged.min(tick::within(STORE_ACKNOWLEDGED, now));
             }
             let due = timers.next().min(self.noise.due().unwrap_or(now + REPORT_LOSSES));
             tokio::select! {
@@ -251,7 +257,7 @@ impl Recorder {
         let now = Instant::now();
         self.progress.begin(now);
         if timers.store_acknowledged <= now {
-            timers.store_acknowledged = tick::within(STORE_ACKNOWLEDGED, now);
+            timers.store_acknowledged = tick::within(LOOK_AT_REST, now);
             if let Err(error) = self.spool.store_acknowledged() {
                 warn!("cannot write down what was acknowledged: {error}; after a restart it is sent again");
             }

@@ -319,6 +319,13 @@ impl Spool {
         if inner.state_is_dirty { inner.store_state() } else { Ok(()) }
     }
 
+    /// Whether all is acknowledged, and that is written down.
+    pub fn is_at_rest(&self) -> bool {
+        let inner = self.lock();
+        let is_done = |lane: Lane| inner.state.acked[lane.index()] + 1 >= inner.lanes[lane.index()].next_seq;
+        !inner.state_is_dirty && Lane::ALL.into_iter().all(is_done)
+    }
+
     /// Gives back the room that is reserved: nothing more will be appended for now.
     pub fn give_back(&self) {
         self.lock().lanes.iter_mut().for_each(LaneFiles::give_back);

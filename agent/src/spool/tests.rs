@@ -688,6 +688,20 @@ fn room_is_taken_for_a_segment_that_is_begun_and_given_back_once_it_is_full_or_a
 }
 
 #[test]
+fn a_spool_rests_once_all_is_acknowledged_and_that_is_written_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
+    assert!(spool.is_at_rest());
+    spool.append(Lane::Low, event("a"), None).unwrap();
+    spool.sync(Lane::Low).unwrap();
+    assert!(!spool.is_at_rest(), "an event waits");
+    spool.acknowledge(Lane::Low, 1).unwrap();
+    assert!(!spool.is_at_rest(), "that it was acknowledged is to be written down");
+    spool.store_acknowledged().unwrap();
+    assert!(spool.is_at_rest());
+}
+
+#[test]
 fn a_spool_that_nothing_happens_to_writes_and_syncs_nothing() {
     use std::os::unix::fs::MetadataExt;
     let directory = tempfile::tempdir().unwrap();
