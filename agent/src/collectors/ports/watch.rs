@@ -245,7 +245,8 @@ impl Watch {
             let counts = self.source.counts(namespace.and_then(|number| self.namespaces.process(number)));
             let mut known = before.remove(&namespace);
             let is_told = self.told.remove(&namespace);
-            let newest = self.namespaces.newest();
+            // With BPF the kernel tells what a new process does.
+            let newest = self.namespaces.newest().filter(|_| self.probe.is_err());
             let may_have_changed = |it: &Known| it.may_have_changed(counts.as_ref(), newest);
             if with_connections || is_told || known.as_ref().is_none_or(may_have_changed) {
                 let started = cpu_time();
