@@ -137,6 +137,8 @@ down() {
     local nspawn first link
     nspawn="$(cat "$state/nspawn" 2>/dev/null || true)"
     first="$(leader || true)"
+    # What was run in it and has not ended: its parent is out here, and systemd would wait for it to be reaped.
+    [[ -z "$first" ]] || pkill -KILL -f "^nsenter -t $first " || true
     if [[ -n "$first" && "$(cat "/proc/$first/comm")" == systemd ]]; then
         run systemctl poweroff 2>/dev/null || true
         for _ in {1..100}; do
