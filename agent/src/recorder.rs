@@ -38,8 +38,8 @@ use refusals::Refusals;
 /// Acknowledgements are written down at most this often; a crash before costs a second delivery only.
 const STORE_ACKNOWLEDGED: Duration = Duration::from_secs(5);
 
-/// Where nothing waits to be acknowledged there is nothing to write down.
-const LOOK_AT_REST: Duration = Duration::from_secs(30);
+/// How often is looked whether the files are still there while nothing is acknowledged.
+const LOOK_AT_FILES: Duration = Duration::from_secs(30);
 
 /// Overruns are reported at most this often, so that a flood of loss does not become a flood of reports.
 const REPORT_LOSSES: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ impl Recorder {
                     (true, None) => Some(now + sync_delay(&settings, lane)),
                 };
             }
-            if !self.spool.is_at_rest() {
+            if self.spool.is_to_be_stored() {
                 timers.store_acknowledged = timers.store_acknowledged.min(tick::within(STORE_ACKNOWLEDGED, now));
             }
             let due = timers.next().min(self.noise.due().unwrap_or(now + REPORT_LOSSES));
@@ -96,6 +96,7 @@ impl Recorder {
                     None => break,
                 },
                 () = self.spool.sync_requested() => timers.sync = [Some(now); 2],
+                () = self.spool.acknowledged() => {}
                 () = tokio::time::sleep_until(due.into()) => {}
                 changed = self.settings.changed() => if changed.is_err() { break },
             }
@@ -257,7 +258,7 @@ impl Recorder {
         let now = Instant::now();
         self.progress.begin(now);
         if timers.store_acknowledged <= now {
-            timers.store_acknowledged = tick::within(LOOK_AT_REST, now);
+            timers.store_acknowledged = tick::within(LOOK_AT_FILES, now);
             if let Err(error) = self.spool.store_acknowledged() {
                 warn!("cannot write down what was acknowledged: {error}; after a restart it is sent again");
             }

@@ -77,6 +77,7 @@ pub struct Spool {
     inner: Arc<Mutex<Inner>>,
     synced: Arc<watch::Sender<[u64; 2]>>,
     sync_request: Arc<Notify>,
+    acknowledgement: Arc<Notify>,
 }
 
 impl Spool {
@@ -127,6 +128,7 @@ impl Spool {
             inner: Arc::new(Mutex::new(inner)),
             synced: Arc::new(watch::Sender::new(synced)),
             sync_request: Arc::new(Notify::new()),
+            acknowledgement: Arc::new(Notify::new()),
         };
         Ok((spool, opened))
     }
@@ -285,7 +287,9 @@ impl Spool {
             return Ok(());
         }
         *acked = through;
-        inner.state_is_dirty = true;
+        if !std::mem::replace(&mut inner.state_is_dirty, true) {
+            self.acknowledgement.notify_one();
+        }
         inner.lanes[lane.index()].forget(through)
     }
 
@@ -319,11 +323,14 @@ impl Spool {
         if inner.state_is_dirty { inner.store_state() } else { Ok(()) }
     }
 
-    /// Whether all is acknowledged, and that is written down.
-    pub fn is_at_rest(&self) -> bool {
-        let inner = self.lock();
-        let is_done = |lane: Lane| inner.state.acked[lane.index()] + 1 >= inner.lanes[lane.index()].next_seq;
-        !inner.state_is_dirty && Lane::ALL.into_iter().all(is_done)
+    /// Whether something was acknowledged that is not written down.
+    pub fn is_to_be_stored(&self) -> bool {
+        self.lock().state_is_dirty
+    }
+
+    /// Waits for the first acknowledgement after the last was written down.
+    pub async fn acknowledged(&self) {
+        self.acknowledgement.notified().await;
     }
 
     /// Gives back the room that is reserved: nothing more will be appended for now.

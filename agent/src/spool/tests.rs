@@ -688,17 +688,16 @@ fn room_is_taken_for_a_segment_that_is_begun_and_given_back_once_it_is_full_or_a
 }
 
 #[test]
-fn a_spool_rests_once_all_is_acknowledged_and_that_is_written_down() {
+fn what_was_acknowledged_is_to_be_written_down_once() {
     let directory = tempfile::tempdir().unwrap();
     let (spool, _) = Spool::open(directory.path(), QUOTA).unwrap();
-    assert!(spool.is_at_rest());
     spool.append(Lane::Low, event("a"), None).unwrap();
     spool.sync(Lane::Low).unwrap();
-    assert!(!spool.is_at_rest(), "an event waits");
+    assert!(!spool.is_to_be_stored());
     spool.acknowledge(Lane::Low, 1).unwrap();
-    assert!(!spool.is_at_rest(), "that it was acknowledged is to be written down");
+    assert!(spool.is_to_be_stored());
     spool.store_acknowledged().unwrap();
-    assert!(spool.is_at_rest());
+    assert!(!spool.is_to_be_stored());
 }
 
 #[test]
