@@ -7,15 +7,15 @@ use nix::time::ClockId;
 /// With the look and the snapshot behind it a listener is told within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
 const READ_ANYWAY_EVERY: Duration = Duration::from_secs(5);
-/// To read what seems to be the same: a twenty-thousandth, 3 ms a minute.
-const READ_ANYWAY_SHARE: u32 = 20_000;
+/// To read what seems to be the same: a sixty-thousandth, 1 ms a minute.
+const READ_ANYWAY_SHARE: u32 = 60_000;
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 /// Looks may take a five-hundredth of one processor. Those the kernel asks for may take a twentieth.
 const LOOKS_SHARE: u32 = 500;
 const EVENTS_SHARE: u32 = 20;
 const EVENTS_APART: Duration = Duration::from_millis(50);
-/// To ask who is connected costs a walk over the table of all connections: a twenty-thousandth, 3 ms a minute.
-const PEERS_SHARE: u32 = 20_000;
+/// To ask who is connected costs a walk over the table of all connections: a forty-thousandth, 1.5 ms a minute.
+const PEERS_SHARE: u32 = 40_000;
 const PEERS_EVERY: Duration = Duration::from_secs(5);
 const PEERS_AT_LEAST_EVERY: Duration = Duration::from_secs(5 * 60);
 
@@ -95,11 +95,11 @@ mod tests {
         assert_eq!(until_look(micros(6_000)), Duration::from_secs(3));
         assert_eq!(until_look(Duration::MAX), LOOK_AT_LEAST_EVERY);
         assert_eq!(until_look_for_event(micros(6_000)), Duration::from_millis(120));
-        assert_eq!(until_peers(micros(1_000)), Duration::from_secs(20));
+        assert_eq!(until_peers(micros(1_000)), Duration::from_secs(40));
         assert!(until_reading(micros(100)) < LOOK_EVERY);
         assert_eq!(until_reading(micros(15_000)), micros(7_500_000));
-        assert_eq!(until_reading_anyway(micros(100)), READ_ANYWAY_EVERY);
-        assert_eq!(until_reading_anyway(micros(400)), Duration::from_secs(8));
+        assert_eq!(until_reading_anyway(micros(50)), READ_ANYWAY_EVERY);
+        assert_eq!(until_reading_anyway(micros(200)), Duration::from_secs(12));
         assert_eq!(until_reading_beside_new_processes(micros(400)), READ_ANYWAY_EVERY);
     }
 
