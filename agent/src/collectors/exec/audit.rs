@@ -388,6 +388,7 @@ mod tests {
         sleep.kill().unwrap();
         sleep.wait().unwrap();
     }
+
     /// The recorder is behind when the agent stops, and has room again a moment later.
     #[tokio::test]
     async fn what_is_in_hand_or_half_recorded_when_the_agent_stops_is_not_lost() {
