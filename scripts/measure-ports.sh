@@ -4,7 +4,8 @@
 #   measure-ports.sh AGENT
 #
 # Everything happens in a network namespace of its own; `poll` in a pid namespace of its own too, so that nobody else's
-# processes count, and `auto` with BPF among all processes of the machine.
+# processes count, and `auto` with BPF among all processes of the machine. Idle is measured in the machine's namespace too,
+# where it has to stay within a limit.
 #
 # opened    CPU of all the agent's threads (/proc/PID/task/*/schedstat) for a snapshot because of a new listener, rows as
 #           JSON included: who holds it is looked for
@@ -13,6 +14,7 @@
 #           Each of the three is the median of three. Where others open and close sockets meanwhile, theirs count too.
 # the rest  utime + stime of one run, mean of ten; net is the four tables of TCP and UDP read without being parsed
 # idle      the agent with 20 listeners and nothing else to do, a minute; and what each further namespace adds
+IDLE_MS_AT_MOST=10
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 agent="$(realpath "${1:?path of the release binary}")"
@@ -23,11 +25,13 @@ if [[ -z "${2:-}" ]]; then
     echo "machine   $(uname -srm), $(nproc) x $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load $(cut -d' ' -f1-3 /proc/loadavg)"
     echo "command   scripts/measure-ports.sh $agent"
     unshare --net --pid --fork --mount-proc --kill-child "$0" "$agent" poll
-    exec unshare --net "$0" "$agent" auto
+    unshare --net "$0" "$agent" auto
+    "$0" "$agent" poll at-home
+    exec "$0" "$agent" auto at-home
 fi
 backend="$2"
 
-ip link set lo up
+[[ -n "${3:-}" ]] || ip link set lo up
 dir="$(mktemp -d)"
 started=()
 finish() { kill "${started[@]}" 2>/dev/null || true; wait; rm -rf "$dir"; }
@@ -77,6 +81,30 @@ mean_us() {
 }
 tables() { cat /proc/self/net/tcp /proc/self/net/tcp6 /proc/self/net/udp /proc/self/net/udp6; }
 
+woken() { cat "/proc/$1/task/"*/status | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum + 0 }'; }
+# Without a process of its own in between: the agent looks at those.
+idle() {
+    local before=0 after=0 woken cpu task
+    woken="$(woken "$collect")"
+    # Until what was started for this is no longer new.
+    read -rt 5 <&8 || true
+    for task in "/proc/$collect/task/"*; do read -r cpu _ <"$task/schedstat"; before=$((before + cpu)); done
+    read -rt 60 <&8 || true
+    for task in "/proc/$collect/task/"*; do read -r cpu _ <"$task/schedstat"; after=$((after + cpu)); done
+    us="$(((after - before) / 1000))"
+    wakeups="$((($(woken "$collect") - woken) * 60 / 65))"
+}
+if [[ -n "${3:-}" ]]; then
+    crowd 20 20 0
+    collect
+    sleep 10
+    idle
+    listeners="$(ss -Htuln | wc -l)"
+    echo "idle      $backend in the machine's namespace, $listeners listeners, $(find /proc -maxdepth 1 -name "[1-9]*" | wc -l) processes: $us us and $wakeups wake-ups a minute"
+    [[ $us -le $((IDLE_MS_AT_MOST * 1000)) ]] || { echo "limits    above $IDLE_MS_AT_MOST ms" >&2; exit 1; }
+    exit
+fi
+
 echo "== $backend: CPU in us"
 printf '%9s %9s %9s %9s %9s %9s %9s %9s\n' listeners processes opened closed seen 'ss -tulpn' 'lsof -i' net
 for processes in 50 500; do
@@ -97,21 +125,13 @@ for processes in 50 500; do
     done
 done
 
-woken() { cat "/proc/$1/task/"*/status | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum + 0 }'; }
-idle() {
-    local before woken
-    before="$(cpu_us "$collect")"; woken="$(woken "$collect")"
-    sleep 60
-    ms="$((($(cpu_us "$collect") - before) / 1000))"
-    wakeups="$(($(woken "$collect") - woken))"
-}
 crowd 20 20 0
 collect
 sleep 10
 idle
-alone=$ms
-echo "idle      $alone ms and $wakeups wake-ups a minute"
+alone=$us
+echo "idle      $alone us and $wakeups wake-ups a minute"
 for _ in 1 2 3 4 5 6 7 8 9 10; do begin unshare --net sleep 1000; done
 sleep 5
 idle
-echo "idle      with 10 more namespaces $ms ms and $wakeups wake-ups: $(((ms - alone) / 10)) ms a namespace"
+echo "idle      with 10 more namespaces $us us and $wakeups wake-ups: $(((us - alone) / 10)) us a namespace"

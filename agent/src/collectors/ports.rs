@@ -29,12 +29,14 @@ use self::probe::Probe;
 use self::source::Source;
 use self::watch::Watch;
 
+mod bell;
 mod change;
 mod namespace;
 mod owner;
 mod pace;
 mod passing;
 mod probe;
+mod pulse;
 mod snapshot;
 mod source;
 mod watch;

@@ -52,7 +52,7 @@ pub fn read(text: &str) -> Table {
 /// Of such a text what counts the sockets of this network namespace; those of all kinds together only `with_all`. The
 /// rest is of the whole machine, and never rests.
 pub fn counts(text: &str, with_all: bool) -> String {
-    let mut counts = String::new();
+    let mut counts = String::with_capacity(text.len());
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         counts.extend(words.next());

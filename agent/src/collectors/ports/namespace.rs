@@ -20,7 +20,7 @@ use collector_common::root::Root;
 use nix::sched::{CloneFlags, setns};
 
 use super::owner::{Process, running};
-use super::pace::{self, cpu_time};
+use super::pace::{self, Stopwatch};
 use super::source::{Kept, Reader, Source};
 
 /// So many are looked into; what is beyond is said. Any user may make some thousand.
@@ -133,10 +133,15 @@ impl Namespaces {
             .as_ref()
             .is_some_and(|last| last.newest == newest || last.at.elapsed() < pace::until_look(last.cost) / 2);
         if is_old || !is_fresh {
-            let started = cpu_time();
+            let search = Stopwatch::start();
             self.find(is_old);
-            self.searched = Some(Search { at: Instant::now(), newest, cost: cpu_time().saturating_sub(started) });
+            self.searched = Some(Search { at: Instant::now(), newest, cost: search.cost() });
         }
+    }
+
+    /// Whether a process was started since they were looked for.
+    pub(super) fn is_behind(&self) -> bool {
+        self.searched.as_ref().is_some_and(|last| last.newest != self.newest)
     }
 
     /// Looks for them anew.

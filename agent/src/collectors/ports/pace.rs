@@ -1,11 +1,13 @@
 //! How often is looked and how much is sent, by what it costs. Nothing here asks the machine but for the time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::time::ClockId;
 
 /// With the look and the snapshot behind it a listener is told within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
+/// What is to be done when nothing happens can be so late.
+pub(super) const LOOK_ANYWAY_EVERY: Duration = Duration::from_secs(5);
 const READ_ANYWAY_EVERY: Duration = Duration::from_secs(5);
 /// To read what seems to be the same: a sixty-thousandth, 1 ms a minute.
 const READ_ANYWAY_SHARE: u32 = 60_000;
@@ -24,8 +26,28 @@ const PEERS_AT_LEAST_EVERY: Duration = Duration::from_secs(5 * 60);
 const CHANGES_AT_ONCE: u32 = 10;
 const CHANGE_EVERY: Duration = Duration::from_secs(10);
 
-/// What the calling thread has taken so far.
-pub(super) fn cpu_time() -> Duration {
+/// Of work that took no longer than this it does not matter how much of it was CPU: after it the pauses are the shortest.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// Tells what the calling thread took for something.
+pub(super) struct Stopwatch {
+    at: Instant,
+    cpu: Duration,
+}
+
+impl Stopwatch {
+    pub(super) fn start() -> Stopwatch {
+        Stopwatch { at: Instant::now(), cpu: cpu_time() }
+    }
+
+    /// The CPU; the time of what was short, because that can be told without a call into the kernel.
+    pub(super) fn cost(&self) -> Duration {
+        let time = self.at.elapsed();
+        if time <= SHORT { time } else { cpu_time().saturating_sub(self.cpu) }
+    }
+}
+
+fn cpu_time() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
 }
 
@@ -91,12 +113,13 @@ mod tests {
     #[test]
     fn looks_become_rarer_where_they_are_dear() {
         let micros = Duration::from_micros;
-        assert_eq!(until_look(micros(100)), LOOK_EVERY);
+        assert_eq!(until_look(SHORT), LOOK_EVERY);
+        assert_eq!(until_look_for_event(SHORT), EVENTS_APART);
         assert_eq!(until_look(micros(6_000)), Duration::from_secs(3));
         assert_eq!(until_look(Duration::MAX), LOOK_AT_LEAST_EVERY);
         assert_eq!(until_look_for_event(micros(6_000)), Duration::from_millis(120));
         assert_eq!(until_peers(micros(1_000)), Duration::from_secs(40));
-        assert!(until_reading(micros(100)) < LOOK_EVERY);
+        assert!(until_reading(SHORT) < LOOK_EVERY);
         assert_eq!(until_reading(micros(15_000)), micros(7_500_000));
         assert_eq!(until_reading_anyway(micros(50)), READ_ANYWAY_EVERY);
         assert_eq!(until_reading_anyway(micros(200)), Duration::from_secs(12));

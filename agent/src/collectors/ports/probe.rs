@@ -71,8 +71,14 @@ impl Probe {
     /// Takes the news, and how much of it was lost since the last time.
     pub(super) fn take(&mut self) -> (Vec<ListenRecord>, u64) {
         let mut records = Vec::new();
+        let mut is_empty = true;
         while let Some(item) = self.records.next() {
             records.extend(ListenRecord::parse(&item));
+            is_empty = false;
+        }
+        // Nothing finds the ring full that is empty, and to ask is a call into the kernel.
+        if is_empty {
+            return (records, 0);
         }
         let counted = self.dropped.get(&0, 0).unwrap_or(self.noted);
         let lost = counted.saturating_sub(self.noted);

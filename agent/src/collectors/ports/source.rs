@@ -22,8 +22,8 @@ use super::Socket;
 const EPHEMERAL_DEFAULT: RangeInclusive<u16> = 32768..=60999;
 
 /// Where the kernel counts sockets, for each family: some hundred bytes.
-const COUNTS: [(&str, Family); 2] = [("sockstat", Family::V4), ("sockstat6", Family::V6)];
-const KEPT_BYTES: usize = 4096;
+pub(super) const COUNTS: [(&str, Family); 2] = [("sockstat", Family::V4), ("sockstat6", Family::V6)];
+const KEPT_BYTES: usize = 1024;
 
 /// How the machine's sockets are read.
 pub(super) struct Source {
@@ -58,7 +58,7 @@ pub(super) struct Reader<'a> {
 impl Source {
     /// Tries each way once. Fails when there is none for TCP or for UDP.
     pub(super) fn open(root: &Root) -> Result<Source, Failure> {
-        let counts = COUNTS.map(|(name, _)| Kept::open(&root.path("/proc/self/net").join(name)));
+        let counts = COUNTS.map(|(name, _)| Kept::count(root, name));
         let mut source = Source { root: root.clone(), ways: Vec::new(), gaps: Vec::new(), counts };
         let (diag, why_not) = match root.is_host().then(SockDiag::open) {
             Some(Ok(diag)) => (Some(diag), String::new()),
@@ -254,11 +254,23 @@ impl Kept {
         Kept(File::open(path).ok())
     }
 
+    /// One of `COUNTS`, of the agent's own namespace.
+    pub(super) fn count(root: &Root, name: &str) -> Kept {
+        Kept::open(&root.path("/proc/self/net").join(name))
+    }
+
     /// All of it as it is now.
     pub(super) fn text(&self) -> Option<String> {
+        let mut bytes = Vec::new();
+        self.append_to(&mut bytes).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Whether it could be read.
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) -> bool {
         let mut buffer = [0; KEPT_BYTES];
-        let bytes = self.0.as_ref()?.read_at(&mut buffer, 0).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..bytes]).into_owned())
+        let read = self.0.as_ref().and_then(|file| file.read_at(&mut buffer, 0).ok());
+        bytes.extend_from_slice(&buffer[..read.unwrap_or_default()]);
+        read.is_some()
     }
 }
 

@@ -4,21 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::PipeReader;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use collector_common::collector::{Context, Draft, Failure};
 use collector_common::event::payload::{Diagnostic, Payload, Severity};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::runtime::Handle;
 
+use super::bell::{Bell, Ring};
 use super::change::{self, Listener, Moment, Verdict, View};
 use super::namespace::Namespaces;
 use super::owner::{Named, Owners};
-use super::pace::{self, Allowance, cpu_time};
+use super::pace::{self, Allowance, Stopwatch};
 use super::passing::Passing;
 use super::probe::Probe;
+use super::pulse::Pulse;
 use super::source::{Reader, Source};
 use super::{Look, NAMED_AT_MOST, bring_in, snapshot, words};
 
@@ -32,6 +31,7 @@ pub(super) struct Watch {
     /// Or why there is none. Comes after the first snapshot, because it takes a moment.
     probe: Result<Probe, String>,
     passing: Passing,
+    pulse: Pulse,
     transient: RangeInclusive<u16>,
     /// The views' clock.
     epoch: Instant,
@@ -46,6 +46,8 @@ pub(super) struct Watch {
     peers_due: Option<Instant>,
     /// When the last look was, and what it took: in all, and to see that there is nothing to read.
     looked: Instant,
+    /// When to look next in any case.
+    due: Instant,
     turn_cost: Duration,
     tick_cost: Duration,
     allowance: Allowance,
@@ -89,6 +91,7 @@ impl Watch {
             owners,
             probe: Err(String::new()),
             passing: Passing::default(),
+            pulse: Pulse::of(&cx.root),
             cx,
             runtime,
             epoch: Instant::now(),
@@ -99,6 +102,7 @@ impl Watch {
             peers_sent: None,
             peers_due: None,
             looked: Instant::now(),
+            due: Instant::now(),
             turn_cost: Duration::ZERO,
             tick_cost: Duration::ZERO,
             allowance: Allowance::full(),
@@ -112,8 +116,9 @@ impl Watch {
         }
         self.probe = bring_in(&self.cx.root, &self.cx.settings.borrow());
         self.say_running();
+        let bell = Bell::of(stop, self.probe.as_ref().ok().map(Probe::news))?;
         loop {
-            if self.turn()? == Turn::End || self.wait(stop)? == Turn::End {
+            if self.turn()? == Turn::End || self.wait(&bell)? == Turn::End {
                 return Ok(());
             }
         }
@@ -128,7 +133,7 @@ impl Watch {
         };
         let asks_peers =
             moment.is_due() || moment.peers_count() && self.peers_due.is_none_or(|at| at <= Instant::now());
-        let begun = cpu_time();
+        let turn = Stopwatch::start();
         self.take_news();
         self.namespaces.refresh();
         if self.owes_something() {
@@ -143,7 +148,7 @@ impl Watch {
         }
         self.passing.settle(self.known.values().map(|it| &it.look), |number| self.namespaces.foreign(number));
         self.looked = Instant::now();
-        self.turn_cost = cpu_time().saturating_sub(begun);
+        self.turn_cost = turn.cost();
         self.tick_cost = self.turn_cost.saturating_sub(cost);
         if !is_news && !moment.is_due() {
             return self.tell_passing();
@@ -240,6 +245,7 @@ impl Watch {
     fn look(&mut self, with_connections: bool) -> Result<(bool, Duration), Failure> {
         let mut before = std::mem::take(&mut self.known);
         let (mut is_news, mut cost) = (false, Duration::ZERO);
+        self.due = Instant::now() + pace::LOOK_ANYWAY_EVERY;
         let numbers = self.namespaces.numbers();
         for namespace in std::iter::once(None).chain(numbers.into_iter().map(Some)) {
             let counts = self.source.counts(namespace.and_then(|number| self.namespaces.process(number)));
@@ -247,19 +253,19 @@ impl Watch {
             let is_told = self.told.remove(&namespace);
             // With BPF the kernel tells what a new process does.
             let newest = self.namespaces.newest().filter(|_| self.probe.is_err());
-            let may_have_changed = |it: &Known| it.may_have_changed(counts.as_ref(), newest);
-            if with_connections || is_told || known.as_ref().is_none_or(may_have_changed) {
-                let started = cpu_time();
+            let due = known.as_ref().map(|it| it.due(counts.as_ref(), newest));
+            if with_connections || is_told || due.is_none_or(|due| due <= Instant::now()) {
+                let reading = Stopwatch::start();
                 if let Some(look) = self.read(namespace, with_connections)? {
-                    let cost = cpu_time().saturating_sub(started);
-                    known = Some(Known { look, counts, newest, at: Instant::now(), cost });
+                    known = Some(Known { look, counts, newest, at: Instant::now(), cost: reading.cost() });
                 } else if !namespace.is_some_and(|number| self.namespaces.knows(number)) {
                     known = None;
                 }
-                cost += cpu_time().saturating_sub(started);
+                cost += reading.cost();
                 is_news = true;
             } else if let Some(known) = &mut known {
                 known.look.connections.clear();
+                self.due = due.map_or(self.due, |due| due.min(self.due));
             }
             self.known.extend(known.map(|known| (namespace, known)));
         }
@@ -301,37 +307,34 @@ impl Watch {
         Ok(looks)
     }
 
-    /// Waits until the next look: for a while, or until the kernel has news.
-    fn wait(&self, stop: &PipeReader) -> Result<Turn, Failure> {
-        let stop = || PollFd::new(stop.as_fd(), PollFlags::POLLIN);
-        let news = self.probe.as_ref().ok().map(|probe| PollFd::new(probe.news(), PollFlags::POLLIN));
-        let mut fds: Vec<_> = std::iter::once(stop()).chain(news).collect();
-        let early = ready(&mut fds, pace::until_look(self.tick_cost))?;
-        if early && fds[0].any() == Some(true) {
-            return Ok(Turn::End);
+    /// Waits until there may be something to see: for a while, or until the kernel has news.
+    fn wait(&mut self, bell: &Bell<'_>) -> Result<Turn, Failure> {
+        let pause = pace::until_look(self.tick_cost);
+        let mut ring = bell.wait(pause)?;
+        while ring == Ring::TimeIsUp && self.pulse.is_same() && !self.is_due() {
+            ring = bell.wait(pause)?;
         }
-        let rest = pace::until_look_for_event(self.turn_cost).saturating_sub(self.looked.elapsed());
-        if early && !rest.is_zero() && ready(&mut [stop()], rest)? {
-            return Ok(Turn::End);
+        if ring == Ring::News {
+            let rest = pace::until_look_for_event(self.turn_cost).saturating_sub(self.looked.elapsed());
+            ring = if rest.is_zero() { ring } else { bell.wait_deaf(rest)? };
         }
-        Ok(Turn::On)
+        Ok(if ring == Ring::Stop { Turn::End } else { Turn::On })
     }
-}
 
-/// Whether one of these is ready before time is up.
-fn ready(fds: &mut [PollFd<'_>], within: Duration) -> Result<bool, Failure> {
-    match poll(fds, PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX)) {
-        Ok(count) => Ok(count > 0),
-        Err(Errno::EINTR) => Ok(false),
-        Err(errno) => Err(Failure(format!("waiting for the next look at sockets failed: {}", errno.desc()))),
+    /// Whether to look although nothing has happened here. Of other namespaces the pulse tells nothing.
+    fn is_due(&self) -> bool {
+        let is_alone = self.known.keys().all(Option::is_none);
+        let interval = self.cx.settings.borrow().snapshot_interval;
+        let is_snapshot_due = self.sent.as_ref().is_none_or(|sent| sent.at.elapsed() >= interval);
+        !is_alone || is_snapshot_due || self.is_held_back || self.namespaces.is_behind() || self.due <= Instant::now()
     }
 }
 
 impl Known {
-    /// Whether to read it again: when the kernel counts otherwise than then, and after a while in any case, because one
-    /// socket may have come when another went; sooner when a process was started, since that may be how. More rarely
+    /// When to read it again: soon if the kernel counts otherwise than then, and after a while in any case, because one
+    /// socket may have come when another went; sooner if a process was started, since that may be how. More rarely
     /// where it is dear.
-    fn may_have_changed(&self, counts: Option<&String>, newest: Option<u64>) -> bool {
+    fn due(&self, counts: Option<&String>, newest: Option<u64>) -> Instant {
         let pause = if counts.is_none() || self.counts.as_ref() != counts {
             pace::until_reading(self.cost)
         } else if self.newest != newest {
@@ -339,7 +342,7 @@ impl Known {
         } else {
             pace::until_reading_anyway(self.cost)
         };
-        self.at.elapsed() >= pause
+        self.at + pause
     }
 }
 

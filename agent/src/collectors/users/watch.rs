@@ -12,7 +12,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use collector_common::root::Root;
@@ -158,16 +159,15 @@ enum News {
 pub(super) struct Watch {
     queue: EventQueue,
     names: HashMap<WatchDescriptor, Names>,
-    locks: Vec<PathBuf>,
+    root: Root,
 }
 
 impl Watch {
     /// An error is why nothing is noticed. Needs a runtime.
     pub(super) fn over(interests: Interests) -> Result<Watch, String> {
-        let locks = LOCKS.map(|lock| interests.root.path(lock)).into();
         let queue = EventQueue::new(interests.inotify?);
         let queue = queue.map_err(|error| format!("waiting for inotify failed: {error}"))?;
-        Ok(Watch { queue, names: interests.names, locks })
+        Ok(Watch { queue, names: interests.names, root: interests.root })
     }
 
     /// Returns when something changed, and whoever did it is done. An error is why nothing more will be noticed.
@@ -187,14 +187,12 @@ impl Watch {
                     quiet = if news == News::None { quiet } else { Instant::now() + QUIET };
                     sleep(BREATH / 4).await;
                 }
-                Err(_) if is_of_a_tool && self.is_locked() && first.elapsed() < LOCKED_AT_LATEST => sleep(BREATH).await,
+                Err(_) if is_of_a_tool && is_locked(&self.root) && first.elapsed() < LOCKED_AT_LATEST => {
+                    sleep(BREATH).await
+                }
                 Err(_) => return Ok(()),
             }
         }
-    }
-
-    fn is_locked(&self) -> bool {
-        self.locks.iter().any(|lock| lock.exists())
     }
 
     /// Waits for events and takes them.
@@ -220,6 +218,37 @@ impl Watch {
             true if is_account_file() => News::Accounts,
             true => News::Other,
             false => News::None,
+        }
+    }
+}
+
+/// Whether a tool is at work. A lock of one that was killed stays until the next tool takes it away: it names the process.
+fn is_locked(root: &Root) -> bool {
+    let is_held = |lock: &str| match fs::read_to_string(root.path(lock)) {
+        Ok(holder) => {
+            let holder: Result<u32, _> = holder.trim_end_matches(['\0', '\n']).parse();
+            holder.is_ok_and(|pid| root.path(format!("/proc/{pid}")).exists())
+        }
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    };
+    LOCKS.into_iter().any(is_held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_counts_while_its_holder_lives() {
+        let machine = tempfile::tempdir().unwrap();
+        let root = Root::at(machine.path());
+        for folder in ["etc", "proc/4242"] {
+            fs::create_dir_all(machine.path().join(folder)).unwrap();
+        }
+        assert!(!is_locked(&root));
+        for (holder, held) in [("4242\0", true), ("4243\0", false), ("4242\n", true), ("", false)] {
+            fs::write(machine.path().join("etc/shadow.lock"), holder).unwrap();
+            assert_eq!(is_locked(&root), held, "{holder:?}");
         }
     }
 }
