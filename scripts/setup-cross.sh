@@ -29,6 +29,7 @@ architectures=("$@")
 [[ $# -gt 0 ]] || architectures=("${!TARGET_OF[@]}")
 TARGETS=()
 for architecture in "${architectures[@]}"; do TARGETS+=("${TARGET_OF[$architecture]}"); done
+NO_UNWINDING="-C force-unwind-tables=no"
 LIBRARY=/usr/lib/rustlib/src/rust/library
 RUSTC=/usr/bin/rustc
 
@@ -41,15 +42,20 @@ if [[ "$("$folder/python/bin/pip" freeze --disable-pip-version-check 2>/dev/null
     "$folder/python/bin/pip" install --quiet --disable-pip-version-check $pins
 fi
 
-sysroot=$folder/sysroot
+# One identity of compiler, zig and how the library is made: when one changes, it is built again, in a folder of another
+# name, by which cargo sees that what was compiled against the old one is of no use.
+how="$("$RUSTC" -V) zig $ZIG $NO_UNWINDING $(sed -n '/^sysroot=/,/^done/p' "${BASH_SOURCE[0]}" | sha256sum)"
+sysroot=$folder/sysroot-$(sha256sum <<<"$how" | head -c 12)
+find "$folder" -maxdepth 1 -name 'sysroot*' ! -path "$sysroot" -exec rm -r {} +
 mkdir -p "$sysroot/lib/rustlib" "$folder/seed/src"
 ln -sfn /usr/lib/rustlib/x86_64-unknown-linux-gnu "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu"
 # A crate that makes cargo build the library; nothing else is wanted of it.
-printf '[package]\nname = "seed"\nedition = "2024"\n[workspace]\n' >"$folder/seed/Cargo.toml"
+# A panic ends the agent at once, so there is nothing to unwind, and nothing reads what unwinding would need: some hundred
+# kilobytes less.
+printf '[package]\nname = "seed"\nedition = "2024"\n[workspace]\n[profile.release]\npanic = "abort"\n' \
+    >"$folder/seed/Cargo.toml"
 echo 'fn main() {}' >"$folder/seed/src/main.rs"
 
-# One identity of compiler, zig and how the library is made: when one changes, it is built again.
-how="$("$RUSTC" -V) zig $ZIG $(sed -n '/^sysroot=/,/^done/p' "${BASH_SOURCE[0]}" | sha256sum)"
 for target in "${TARGETS[@]}"; do
     made_by=$how${FLAGS_OF[$target]:-}
     library=$sysroot/lib/rustlib/$target/lib
@@ -60,23 +66,16 @@ for target in "${TARGETS[@]}"; do
     (
         cd "$folder/seed"
         RUSTC=$RUSTC RUSTC_BOOTSTRAP=1 RUSTUP_TOOLCHAIN='' PATH="$folder/python/bin:$PATH" \
-            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes${FLAGS_OF[$target]:-}
+            RUSTFLAGS="-C link-self-contained=no -C embed-bitcode=yes $NO_UNWINDING${FLAGS_OF[$target]:-}
                 --remap-path-prefix=$LIBRARY=/rustc/library
                 --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
             CARGO_TARGET_DIR="$folder/seed/target" \
             cargo-zigbuild zigbuild --quiet --release --target "$target" \
-            -Z build-std=std,panic_abort,panic_unwind,proc_macro,test
+            -Z build-std=std,panic_abort -Z build-std-features=
     )
     rm -rf "$library"
     mkdir -p "$library"
     cp "$folder/seed/target/$target/release/deps/"lib*.rlib "$library/"
-    # The seed unwinds; a profile with panic = "abort" needs this crate compiled for it.
-    rm -f "$library"/libpanic_abort-*.rlib
-    # shellcheck disable=SC2086
-    RUSTC_BOOTSTRAP=1 "$RUSTC" --sysroot "$sysroot" --target "$target" ${FLAGS_OF[$target]:-} \
-        --crate-name panic_abort --edition 2024 \
-        --crate-type rlib -C panic=abort -C opt-level=3 -C embed-bitcode=yes -Z force-unstable-if-unmarked \
-        -C metadata=abort -C extra-filename=-abort --out-dir "$library" "$LIBRARY/panic_abort/src/lib.rs"
     echo "$made_by" >"$library/.made-by"
 done
 rm -rf "$folder/seed/target"
@@ -89,14 +88,13 @@ if [[ "$("$folder/cargo/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null)" !
 fi
 "$here/need-packages.sh" lintian:lintian
 
-# A panic ends the agent at once, so nothing reads what unwinding would need: some hundred kilobytes less. What another
-# call has set up stays in it.
+# What another call has set up stays in it.
 {
     echo "export RUSTC=$RUSTC PATH=$folder/python/bin:\$PATH"
     for target in "${TARGET_OF[@]}"; do
         [[ "$(cat "$sysroot/lib/rustlib/$target/lib/.made-by" 2>/dev/null)" == "$how${FLAGS_OF[$target]:-}" ]] || continue
         name=$(tr 'a-z-' 'A-Z_' <<<"$target")
-        flags="-C link-self-contained=no -C force-unwind-tables=no${FLAGS_OF[$target]:-}"
+        flags="-C link-self-contained=no $NO_UNWINDING${FLAGS_OF[$target]:-}"
         echo "export CARGO_TARGET_${name}_RUSTFLAGS=\"--sysroot $sysroot $flags\""
     done
 } >"$folder/env"
