@@ -33,8 +33,8 @@ fn every_machine_goes_through_the_life_of_a_package() {
     let rows: Vec<String> =
         machines.split_whitespace().map(|name| story::life_of_a_package(&Machine::start(name))).collect();
     println!(
-        "| machine | system | kernel | exec capture | Login | LocalUsers | ListeningPorts | ProcessCreate | reboot | upgrade | purge |"
+        "| machine | system | kernel | exec capture | Login | LocalUsers | ListeningPorts | ProcessCreate | reboot | upgrade | purge | PSS |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     rows.iter().for_each(|row| println!("{row}"));
 }

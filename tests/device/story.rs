@@ -10,6 +10,9 @@ use crate::machine::Machine;
 use crate::mosquitto::{Authority, Mosquitto};
 use crate::{agent, package, wait};
 
+/// What `docs/measurements.md` says of an idle agent and its children.
+const PSS_KILOBYTES_AT_MOST: u64 = 10_240;
+
 /// Tells the whole story and gives the machine's row of the field matrix.
 pub fn life_of_a_package(machine: &Machine) -> String {
     let dir = TempDir::new().unwrap();
@@ -25,6 +28,7 @@ pub fn life_of_a_package(machine: &Machine) -> String {
     // In a container of this machine nothing tells of programs that end at once; `status` says why.
     four_kinds(machine, &broker, &dir, !back_end.contains("twice a second"));
     reboot_keeps_what_was_not_sent(machine, &mut broker, &authority);
+    let memory = memory_of_agent_and_children(machine);
     upgrade_loses_nothing(machine, &mut broker, &authority, &new);
     removed_and_installed_again_it_runs(machine);
     machine.shell("DEBIAN_FRONTEND=noninteractive apt-get purge -q -y edgewarden");
@@ -33,7 +37,9 @@ pub fn life_of_a_package(machine: &Machine) -> String {
     let system = machine.shell(". /etc/os-release; echo $PRETTY_NAME").trim().to_owned();
     let kernel = machine.shell("uname -r").trim().to_owned();
     let architecture = machine.architecture();
-    format!("| {architecture} | {system} | {kernel} | {back_end} | yes | yes | yes | yes | yes | yes | yes |")
+    format!(
+        "| {architecture} | {system} | {kernel} | {back_end} | yes | yes | yes | yes | yes | yes | yes | {memory} kB |"
+    )
 }
 
 /// Every path that has our name in it, outside of what is only while the machine runs, and our account.
@@ -188,6 +194,20 @@ fn reboot_keeps_what_was_not_sent(machine: &Machine, broker: &mut Mosquitto, aut
     assert_eq!(machine.shell("systemctl is-active edgewarden").trim(), "active", "enabled means after a reboot too");
     broker.start_again_tls(authority);
     each_once(broker, "beforereboot");
+}
+
+/// The share of the machine's memory that an idle agent takes with what it started, in kB (`Pss` of proc_pid_smaps(5)).
+fn memory_of_agent_and_children(machine: &Machine) -> u64 {
+    wait::until("the agent to settle", || {
+        let shares = machine.shell(
+            "main=$(systemctl show -p MainPID --value edgewarden)
+             for process in $main $(cat /proc/$main/task/*/children); do
+                 sed -n 's/^Pss: *\\([0-9]*\\) kB$/\\1/p' /proc/$process/smaps_rollup
+             done",
+        );
+        let memory = shares.lines().map(|share| share.parse::<u64>().unwrap()).sum();
+        if (1..=PSS_KILOBYTES_AT_MOST).contains(&memory) { Ok(memory) } else { Err(shares) }
+    })
 }
 
 fn upgrade_loses_nothing(machine: &Machine, broker: &mut Mosquitto, authority: &Authority, new: &std::path::Path) {
