@@ -309,10 +309,10 @@ impl Watch {
 
     /// Waits until there may be something to see: for a while, or until the kernel has news.
     fn wait(&mut self, bell: &Bell<'_>) -> Result<Turn, Failure> {
-        let pause = pace::until_look(self.tick_cost);
-        let mut ring = bell.wait(pause)?;
+        let mut ring = bell.wait(pace::until_look(self.tick_cost))?;
         while ring == Ring::TimeIsUp && self.pulse.is_same() && !self.is_due() {
-            ring = bell.wait(pause)?;
+            // What the last look took was not for this one.
+            ring = bell.wait(pace::until_look(Duration::ZERO))?;
         }
         if ring == Ring::News {
             let rest = pace::until_look_for_event(self.turn_cost).saturating_sub(self.looked.elapsed());
