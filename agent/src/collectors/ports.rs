@@ -9,8 +9,8 @@
 //!
 //! Where BPF may be used, `probe` wakes the thread when a TCP socket begins or ceases to listen, and tells who holds what.
 //!
-//! A look compares the kernel's counts of sockets with those of the last one, and asks for the listeners when they
-//! differ; `pace` makes it rarer where it is dear. Everything is done by a thread of its own, because it enters other
+//! Most looks end at the `pulse`, which is as it was. Others compare the kernel's counts of each namespace with those of
+//! the last one, and ask for the listeners when they differ; `pace` makes it rarer where it is dear. Everything is done by a thread of its own, because it enters other
 //! network namespaces, and no other work may ever run there.
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use nix::time::ClockId;
 
 /// With the look and the snapshot behind it a listener is told within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
-/// What is to be done when nothing happens can be so late.
+/// So late can be what is due while nothing happens, such as that a datagram client turns out to be none.
 pub(super) const LOOK_ANYWAY_EVERY: Duration = Duration::from_secs(5);
 const READ_ANYWAY_EVERY: Duration = Duration::from_secs(5);
 /// To read what seems to be the same: a sixty-thousandth, 1 ms a minute.
